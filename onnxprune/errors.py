@@ -1,0 +1,42 @@
+"""What can go wrong, and the exit code each of it ends with.
+
+    OnnxPruneError
+    ├── UsageError          2   the options or paths contradict each other
+    ├── InputError          3   a file, model or calibration data cannot be used
+    ├── VerificationError   4   a cut model does not equal its reference
+    └── BudgetError         5   the budget cannot be met, or there is nothing to cut
+
+Anything else that reaches the command line is a defect of onnxprune: it keeps its trace and ends with 1.
+"""
+
+__all__ = ["BudgetError", "InputError", "OnnxPruneError", "UsageError", "VerificationError"]
+
+
+class OnnxPruneError(Exception):
+    """A failure that the user can act on; the message says what, where and how to mend it."""
+
+    exit_code = 1
+
+
+class UsageError(OnnxPruneError):
+    """The options or paths contradict each other."""
+
+    exit_code = 2
+
+
+class InputError(OnnxPruneError):
+    """A file, a model or calibration data cannot be used."""
+
+    exit_code = 3
+
+
+class VerificationError(OnnxPruneError):
+    """A cut model does not equal its reference; nothing is written."""
+
+    exit_code = 4
+
+
+class BudgetError(OnnxPruneError):
+    """The budget cannot be met, or there is nothing to cut; nothing is written."""
+
+    exit_code = 5

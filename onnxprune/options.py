@@ -1,0 +1,52 @@
+"""What the user may choose, as one frozen value with every default in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Choices of a run; all of them are printed in the report.
+
+    Attributes
+    ----------
+    data : Path, optional
+        Calibration data; synthetic inputs without it.
+    loader : str, optional
+        ``FILE.py:function`` that yields feeds; runs the user's code.
+    macs, params, size : float, optional
+        Ratio of the original to reach, 0 < ratio < 1.
+    exclude : tuple of str
+        fnmatch patterns on group, value or node name, or ``op:Type``: what stays whole.
+    multiple_of : int, optional
+        Kept widths are multiples of this; chosen by the selection when absent.
+    input_shapes : mapping of input name to shape
+    dims : mapping of symbolic dimension name to size
+    samples : int
+        Most calibration samples to use.
+    seed : int
+    threads : int
+        Threads of the timed sessions.
+    provider : str
+        Execution provider of the timed sessions.
+    time_limit : float
+        Seconds that measuring may take.
+    """
+
+    data: Path | None = None
+    loader: str | None = None
+    macs: float | None = None
+    params: float | None = None
+    size: float | None = None
+    exclude: tuple[str, ...] = ()
+    multiple_of: int | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    samples: int = 256
+    seed: int = 0
+    threads: int = 1
+    provider: str = "CPUExecutionProvider"
+    time_limit: float = 300.0

@@ -1,0 +1,205 @@
+"""The values that a command ends with; rendering them is somebody else's work."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "BenchReport", "Coverage", "Drop", "Figures", "FrozenAxis", "GroupChange", "GroupInfo", "Inspection",
+    "Latency", "Ratios", "RemovedPositions", "Report", "VerifyReport",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of one run of a model: median and 90th percentile over all timed runs."""
+
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a model costs: parameters, multiply-accumulates, bytes of the file, latency."""
+
+    params: int
+    macs: int
+    bytes: int
+    latency_ms: Latency | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """After over before; ``latency_interval`` is the 99 % t-interval over session pairs.
+
+    ``latency_clock`` is ``wall`` or ``cpu``: the clock that the ratio was read from.
+    """
+
+    params: float
+    macs: float
+    bytes: float
+    latency: float | None
+    latency_interval: tuple[float, float] | None
+    latency_clock: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Quality lost against the original on held-out samples.
+
+    ``metric`` is ``disagreement`` (1 - top-1 agreement) or ``relative_l2``; ``interval`` is the
+    95 % interval of ``value``; ``worst_class`` is the disagreement of the class that suffers most
+    (None without classes); ``certified`` stays None until certification is built.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    samples: int
+    worst_class: float | None
+    certified: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedPositions:
+    """Positions cut from one axis, in the original's index; ``value`` as it is named in the file."""
+
+    value: str
+    axis: int
+    positions: tuple[int, ...]
+    initializer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChange:
+    """How many channels of one group there were and are; ``exact``: equals its masked original.
+
+    ``method`` says how its channels were ordered: ``perturbation`` (measured) or ``activation``
+    (the cheaper importance, when the time limit did not allow more).
+    """
+
+    name: str
+    kind: str
+    before: int
+    after: int
+    exact: bool
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that ``run`` and ``apply`` have to say; see the schema ``onnxprune-report/1``."""
+
+    source: str
+    target: str | None
+    before: Figures
+    after: Figures
+    ratios: Ratios
+    drop: Drop | None
+    removed: Sequence[RemovedPositions]
+    groups: Sequence[GroupChange]
+    verified: Mapping[str, float] | None  # {"max_rel_error": float, "samples": int}
+    dims: Mapping[str, int]
+    options: Mapping[str, object]
+    seconds: Mapping[str, float]
+    seed: int
+    versions: Mapping[str, str]
+    warnings: Sequence[str]
+    refitted: Sequence[str] = ()
+    added: Sequence[str] = ()
+    rotated: Sequence[str] = ()
+    removed_nodes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """One group of interchangeable channels, with what all of its channels cost together.
+
+    ``members`` are ``(value, axis, positions per channel)``. ``verified`` is None when it was not
+    cut alone (``--no-verify``), else whether its cut to half equals its reference.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    params: int
+    macs: int
+    exact: bool
+    members: Sequence[tuple[str, int, int]]
+    verified: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenAxis:
+    """An axis that cannot be cut: the operator that forbids it, why, and what would free it."""
+
+    value: str
+    axis: int
+    node: str
+    op: str
+    reason: str
+    unlock: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Share (0-1) of the weighted operators that at least one cuttable group can shrink."""
+
+    params: float
+    macs: float
+    exact_params: float
+    exact_macs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything that ``inspect`` has to say; see the schema ``onnxprune-inspect/1``."""
+
+    source: str
+    params: int
+    macs: int
+    bytes: int
+    opset: int
+    groups: Sequence[GroupInfo]
+    frozen: Sequence[FrozenAxis]
+    coverage: Coverage
+    dims: Mapping[str, int]
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """Latency of one model, or of two against each other; see ``onnxprune-bench/1``.
+
+    ``ratio`` is second over first with ``interval`` its 99 % t-interval over session pairs;
+    ``verdict`` is ``faster``, ``slower`` or ``no measurable change``. ``wall`` and ``cpu`` hold
+    ``(ratio, low, high)`` of each clock; ``clock`` names the one that the verdict is read from.
+    """
+
+    models: Sequence[str]
+    latency_ms: Sequence[Latency]
+    ratio: float | None
+    interval: tuple[float, float] | None
+    clock: str | None
+    wall: tuple[float, float, float] | None
+    cpu: tuple[float, float, float] | None
+    verdict: str | None
+    pairs: int
+    runs: int
+    threads: int
+    provider: str
+    dims: Mapping[str, int]
+    machine: Mapping[str, str]
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What ``verify`` found; see ``onnxprune-verify/1``."""
+
+    source: str
+    target: str
+    max_rel_error: float
+    samples: int
+    same_bytes: bool
+    differences: Sequence[str]
+    ok: bool

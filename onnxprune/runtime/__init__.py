@@ -1,0 +1,1 @@
+"""Everything that runs a model: the only package that imports onnxruntime."""

@@ -1,0 +1,169 @@
+"""Sessions: the one place that talks to onnxruntime."""
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxprune.errors import UsageError
+
+__all__ = ["Feeds", "RunFailedError", "Session", "TensorInfo", "available_providers"]
+
+Feeds = Mapping[str, NDArray[np.generic]]
+
+# Protobuf refuses to serialize more than 2 GiB; stay clear of it, the graph itself needs room too.
+_LARGEST_PROTO = 1_900_000_000
+
+
+class RunFailedError(Exception):
+    """Onnxruntime could not load or run a model; the caller says what that means to the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A graph input or output as onnxruntime sees it.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        Onnxruntime's own type name, such as ``tensor(float)``.
+    shape : tuple of int, str or None
+        Fixed sizes are ints, named dynamic axes are strings, nameless ones are ``None``.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+def available_providers() -> tuple[str, ...]:
+    """Return the execution providers of this onnxruntime, best first."""
+    return tuple(ort.get_available_providers())
+
+
+class Session:
+    """An onnxruntime session that keeps its warnings off the screen and can be stopped.
+
+    Parameters
+    ----------
+    model : ModelProto, bytes or Path
+        A path is opened by onnxruntime itself, external data included.
+    threads : int
+        Intra-op threads. They do not spin: measuring processes share the machine with others.
+    provider : str
+        Execution provider, such as ``CPUExecutionProvider``.
+    optimize : bool
+        Off only to trace every intermediate value: convolutional nets run 2-4x slower without.
+
+    Raises
+    ------
+    RunFailedError
+        If onnxruntime cannot load the model.
+    UsageError
+        If this onnxruntime lacks the provider.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | bytes | Path,
+        *,
+        threads: int = 1,
+        provider: str = "CPUExecutionProvider",
+        optimize: bool = True,
+    ) -> None:
+        if provider not in available_providers():
+            names = ", ".join(available_providers())
+            msg = f"onnxruntime has no provider '{provider}' here; it has {names}"
+            raise UsageError(msg)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = (
+            level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        )
+        try:
+            self._session = _open(model, options, provider)
+        except Exception as error:  # onnxruntime raises many unrelated types
+            raise RunFailedError(_first_line(error)) from error
+        self.inputs = tuple(_info(i) for i in self._session.get_inputs())
+        self.outputs = tuple(_info(o) for o in self._session.get_outputs())
+
+    def run(
+        self,
+        feeds: Feeds,
+        outputs: Sequence[str] | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> dict[str, NDArray[np.generic]]:
+        """Run once.
+
+        Parameters
+        ----------
+        feeds : mapping of input name to array
+        outputs : sequence of str, optional
+            Names to compute; all graph outputs by default.
+        deadline : float, optional
+            Seconds after which the run is stopped (a hostile Loop never ends by itself).
+
+        Returns
+        -------
+        dict of output name to array
+
+        Raises
+        ------
+        RunFailedError
+            If onnxruntime fails or the deadline passes.
+        """
+        names = list(outputs) if outputs is not None else [o.name for o in self.outputs]
+        options = ort.RunOptions()
+        options.log_severity_level = 4
+        timer = None
+        if deadline is not None:
+            timer = threading.Timer(deadline, lambda: setattr(options, "terminate", True))
+            timer.daemon = True
+            timer.start()
+        try:
+            values = self._session.run(names, dict(feeds), options)
+        except Exception as error:  # onnxruntime raises many unrelated types
+            if options.terminate:
+                msg = f"still running after {deadline:g} s"
+                raise RunFailedError(msg) from error
+            raise RunFailedError(_first_line(error)) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return dict(zip(names, values, strict=True))
+
+
+def _open(
+    model: onnx.ModelProto | bytes | Path, options: ort.SessionOptions, provider: str
+) -> ort.InferenceSession:
+    if isinstance(model, Path):
+        return ort.InferenceSession(str(model), options, providers=[provider])
+    if isinstance(model, onnx.ModelProto):
+        if model.ByteSize() > _LARGEST_PROTO:
+            with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+                path = Path(folder) / "model.onnx"
+                onnx.save(model, path, save_as_external_data=True, location="model.data")
+                return ort.InferenceSession(str(path), options, providers=[provider])
+        model = model.SerializeToString()
+    return ort.InferenceSession(model, options, providers=[provider])
+
+
+def _info(arg: ort.NodeArg) -> TensorInfo:
+    return TensorInfo(arg.name, arg.type, tuple(arg.shape or ()))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
