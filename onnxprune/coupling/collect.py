@@ -1,0 +1,148 @@
+"""Ask every node's rule for its relations; whatever nobody mentions is frozen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
+from onnxprune.coupling.rules import Op, Tensor, lookup
+from onnxprune.model.derived import constant_values, derived_nodes
+from onnxprune.model.view import Node, View
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Collected", "collect"]
+
+_NO_RULE = "onnxprune has no rule for {op}"
+_NO_AXIS = "{op} cannot be cut along this axis"
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All relations of a graph.
+
+    Attributes
+    ----------
+    sizes : dict of Axis to int
+        Every axis of size > 1.
+    relations : list of Relation
+    contracts : list of (node index, Contract)
+    constants : frozenset of str
+        Values that depend on constants alone.
+    derived : frozenset of int
+        Nodes that compute with shapes.
+    blame : dict of Axis to Node
+        The node whose freeze reached an axis first.
+    """
+
+    sizes: dict[Axis, int]
+    relations: list[Relation]
+    contracts: list[tuple[int, Contract]]
+    constants: frozenset[str]
+    derived: frozenset[int]
+    blame: dict[Axis, Node]
+
+
+def collect(view: View, trace: Trace) -> Collected:
+    """Collect the relations of every node.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+        Of a run in which dynamic axes have sizes > 1, so that they are told from broadcast axes.
+
+    Returns
+    -------
+    Collected
+    """
+    constants = constant_values(view)
+    derived = derived_nodes(view, trace)
+    numbers = {v for i in derived for v in view.by_index[i].outputs}
+    sizes = {
+        Axis(value, axis): size
+        for value, shape in trace.shapes.items() if value not in numbers
+        for axis, size in enumerate(shape) if size > 1
+    }
+    found = Collected(sizes, [], [], constants, derived, {})
+    for value, what in _interface(view):
+        for axis in range(len(trace.shapes.get(value, ()))):
+            found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock="interface"))
+    for node in view.nodes:
+        if node.index not in derived:
+            _one(found, node, make_op(view, trace, node, constants))
+    return found
+
+
+def _interface(view: View) -> Iterator[tuple[str, str]]:
+    yield from ((value, "input") for value in view.inputs)
+    yield from ((value, "output") for value in view.outputs)
+
+
+def _one(found: Collected, node: Node, op: Op) -> None:
+    """Add one node's relations, and freeze the axes that they leave out."""
+    mentioned: set[Axis] = set()
+    rule = lookup(node.domain, node.op_type)
+    relations = list(rule(op)) if rule is not None and _known(op) else []
+    for relation in relations:
+        match relation:
+            case Tie(a, b):
+                mentioned.update((a, b))
+            case Split(axis, factors):
+                mentioned.update((axis, *(factor for factor, _ in factors)))
+            case Contract():
+                found.contracts.append((node.index, relation))
+                continue
+            case _:
+                mentioned.add(relation.axis)
+        if isinstance(relation, Freeze):
+            found.blame.setdefault(relation.axis, node)
+        found.relations.append(relation)
+    reason = (_NO_AXIS if rule is not None else _NO_RULE).format(op=node.op_type)
+    for axis in _axes(found, op, node):
+        if axis not in mentioned:
+            found.blame.setdefault(axis, node)
+            found.relations.append(Freeze(axis, reason, unlock="rule"))
+
+
+def _known(op: Op) -> bool:
+    """Whether every value of the node is a tensor whose shape the trace has seen."""
+    return all(t is None or t.shape is not _UNKNOWN for t in (*op.inputs, *op.outputs))
+
+
+def _axes(found: Collected, op: Op, node: Node) -> Iterator[Axis]:
+    parameters = _PARAMETERS.get(op.op_type, ())
+    for slot, tensor in enumerate(op.inputs):
+        if tensor is not None and slot not in parameters:
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
+    for tensor in op.outputs:
+        if tensor is not None:
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
+    for value in node.captured:
+        yield from (axis for axis in (Axis(value, i) for i in range(8)) if axis in found.sizes)
+
+
+# Inputs that say how, not what: their own axes are no channels.
+_PARAMETERS: dict[str, tuple[int, ...]] = {
+    "Clip": (1, 2), "ConstantOfShape": (0,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,),
+    "Pad": (1, 2, 3), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
+    "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,), "Unsqueeze": (1,), "Upsample": (1,),
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"), (1,)),
+}
+_UNKNOWN: tuple[int, ...] = (-1,)
+
+
+def make_op(view: View, trace: Trace, node: Node, constants: frozenset[str]) -> Op:
+    """Show a node to its rule."""
+
+    def tensor(value: str) -> Tensor | None:
+        if not value:
+            return None
+        shape = trace.shapes.get(value, _UNKNOWN)
+        data = trace.values.get(value)
+        if data is None and view.is_constant(value):
+            data = view.constant(value)
+        return Tensor(value, shape, value in constants, data)
+
+    inputs = tuple(tensor(value) for value in node.inputs)
+    outputs = tuple(tensor(value) for value in node.outputs)
+    return Op(node.name, node.op_type, node.domain, view.opset, dict(node.attributes), inputs, outputs)

@@ -1,0 +1,253 @@
+"""From closed relations to groups of interchangeable channels."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.collect import Collected
+from onnxprune.coupling.relations import Axis, Contract, Positions
+from onnxprune.coupling.solver import Frozen, Solution
+from onnxprune.model.view import View
+
+__all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
+
+Kind = Literal["filter", "neuron", "head", "head_dim", "unit", "stream", "expert", "conv_group"]
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a group's channels sit on one axis.
+
+    ``positions`` has one row per channel: ``positions[c]`` are the places of channel ``c``.
+    """
+
+    axis: Axis
+    positions: Positions
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """An ordered set of interchangeable channels with identical footprint.
+
+    Attributes
+    ----------
+    name : str
+        The node that makes the channels, unique in the model.
+    kind : Kind
+    size : int
+        Number of channels.
+    members : tuple of Member
+        In the order of the graph; the first one is where the channels are made.
+    exact : bool
+        Whether the cut equals the original with the channels masked; False where removal changes
+        a statistic of what stays.
+    nodes : tuple of str
+        Names of the weighted operators on the way.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    members: tuple[Member, ...]
+    exact: bool
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """What can be cut and what not.
+
+    Attributes
+    ----------
+    groups : tuple of Group
+    frozen : mapping of Axis to Frozen
+    contracts : mapping of Axis to list of (node index, Contract)
+        Exits by axis.
+    collected : Collected
+    """
+
+    groups: tuple[Group, ...]
+    frozen: Mapping[Axis, Frozen]
+    contracts: Mapping[Axis, Sequence[tuple[int, Contract]]]
+    collected: Collected
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Positions of free classes, sorted by class, then axis, then position."""
+
+    label: NDArray[np.int64]
+    axis: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+
+def make_groups(
+    view: View, collected: Collected, solutions: Iterable[Solution], frozen: Mapping[Axis, Frozen]
+) -> Coupling:
+    """Form groups of channels with the same footprint.
+
+    A class is a channel if something makes it (a constant enters an operator whose result
+    carries it), an activation carries it, and an exit contracts it.
+    """
+    contracts: dict[Axis, list[tuple[int, Contract]]] = defaultdict(list)
+    for node, contract in collected.contracts:
+        contracts[contract.axis].append((node, contract))
+    context = _Context(view, collected, contracts)
+    groups: list[Group] = []
+    seen: set[str] = set()
+    for solution in solutions:
+        for members in _footprints(solution):
+            digest = _digest(members)
+            if digest in seen or not context.is_channel(members):
+                continue
+            seen.add(digest)
+            groups.append(context.group(members, bool(solution.reading)))
+    return Coupling(tuple(_named(groups)), frozen, contracts, collected)
+
+
+def _footprints(solution: Solution) -> list[tuple[Member, ...]]:
+    """Sort the free classes of a solution into sets with the same footprint."""
+    axes = list(solution.labels)
+    rows = _rows(solution, axes)
+    if not len(rows.label):
+        return []
+    starts = np.flatnonzero(np.diff(rows.label, prepend=-1))
+    sections = np.flatnonzero(
+        (np.diff(rows.label, prepend=-1) != 0) | (np.diff(rows.axis, prepend=-1) != 0)
+    )
+    counts = np.diff(np.append(sections, len(rows.label)))
+    mixed = _mix(rows.axis[sections] * 1_000_003 + counts)
+    bounds = np.searchsorted(sections, starts)
+    prints = np.add.reduceat(mixed, bounds)
+    found = []
+    for key in dict.fromkeys(prints.tolist()):
+        classes = np.flatnonzero(prints == key)
+        if len(classes) > 1:
+            found.append(_members(axes, rows, starts, classes))
+    return found
+
+
+def _rows(solution: Solution, axes: Sequence[Axis]) -> _Rows:
+    sizes = [len(solution.labels[axis]) for axis in axes]
+    if not sizes:
+        empty = np.empty(0, np.int64)
+        return _Rows(empty, empty, empty)
+    label = np.concatenate([solution.labels[axis] for axis in axes])
+    number = np.repeat(np.arange(len(axes)), sizes)
+    position = np.concatenate([np.arange(size) for size in sizes])
+    free = ~np.isin(label, np.fromiter(solution.frozen, np.int64, len(solution.frozen)))
+    label, number, position = label[free], number[free], position[free]
+    order = np.lexsort((position, number, label))
+    return _Rows(label[order], number[order], position[order])
+
+
+def _mix(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Scramble keys so that sums of them tell footprints apart."""
+    x = keys.astype(np.uint64)
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _members(
+    axes: Sequence[Axis], rows: _Rows, starts: NDArray[np.int64], classes: NDArray[np.int64]
+) -> tuple[Member, ...]:
+    ends = np.append(starts, len(rows.label))[1:]
+    first = slice(starts[classes[0]], ends[classes[0]])
+    pattern = rows.axis[first]
+    table = np.stack([rows.position[starts[c]:ends[c]] for c in classes])
+    table = table[np.lexsort(table.T[::-1])]
+    return tuple(
+        Member(axes[number], table[:, pattern == number]) for number in dict.fromkeys(pattern.tolist())
+    )
+
+
+def _digest(members: Sequence[Member]) -> str:
+    """Tell apart groups that different readings found twice."""
+    digest = hashlib.sha256()
+    for member in sorted(members, key=lambda m: m.axis):
+        digest.update(f"{member.axis}".encode())
+        digest.update(np.ascontiguousarray(np.sort(member.positions, axis=0)).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    view: View
+    collected: Collected
+    contracts: Mapping[Axis, list[tuple[int, Contract]]]
+
+    def is_channel(self, members: Sequence[Member]) -> bool:
+        """Has an exit that reads an activation, and something that makes it."""
+        axes = {member.axis for member in members}
+        exits = any(
+            not self._constant(axis) for axis in axes if axis in self.contracts
+        )
+        return exits and bool(self._makers({axis.value for axis in axes}))
+
+    def _constant(self, axis: Axis) -> bool:
+        return axis.value in self.collected.constants
+
+    def _makers(self, values: set[str]) -> list[int]:
+        """Nodes through which a constant of the class enters a computed value of it."""
+        nodes = set()
+        for value in values & self.collected.constants:
+            for edge in self.view.consumers.get(value, ()):
+                outputs = self.view.by_index[edge.node].outputs
+                if any(o in values and o not in self.collected.constants for o in outputs):
+                    nodes.add(edge.node)
+        return sorted(nodes)
+
+    def group(self, members: Sequence[Member], read: bool) -> Group:
+        values = {member.axis.value for member in members}
+        makers = [self.view.by_index[index] for index in self._makers(values)]
+        weighted = [n for n in makers if n.op_type in (*_CONVOLUTIONS, "MatMul", "Gemm", "Gather")]
+        first = (weighted or makers)[0]
+        real = [m for m in members if "/" not in m.axis.value or m.axis in self.collected.sizes]
+        made = set(first.outputs)
+        ordered = sorted(real, key=lambda m: (m.axis.value not in made, m.axis))
+        exact = all(
+            contract.how == "sum"
+            for member in members for _, contract in self.contracts.get(member.axis, ())
+        )
+        nodes = tuple(dict.fromkeys(n.name for n in (weighted or makers)))
+        kind = _kind([n.op_type for n in weighted], ordered[0], read)
+        return Group(first.name, kind, len(ordered[0].positions), tuple(ordered), exact, nodes)
+
+
+def _kind(makers: Sequence[str], first: Member, read: bool) -> Kind:
+    convolution = bool(makers) and makers[0] in _CONVOLUTIONS
+    places = first.positions
+    if read and places.shape[1] > 1:
+        consecutive = _longest_run(places[0]) > 2
+        if convolution:
+            return "conv_group" if consecutive else "filter"
+        return "head" if consecutive else "head_dim"
+    if sum(op != "Gather" for op in makers) > 1 or "Gather" in makers:
+        return "stream"
+    return "filter" if convolution else "neuron"
+
+
+def _longest_run(places: Positions) -> int:
+    """Length of the longest run of neighbouring positions: whole heads have long ones."""
+    breaks = np.flatnonzero(np.diff(places, prepend=-2, append=-2) != 1)
+    return int(np.diff(breaks).max(initial=1))
+
+
+def _named(groups: Sequence[Group]) -> list[Group]:
+    """Give every group its own name."""
+    counts: dict[str, int] = defaultdict(int)
+    named = []
+    for group in groups:
+        counts[group.name] += 1
+        suffix = f"#{counts[group.name]}" if counts[group.name] > 1 else ""
+        named.append(Group(group.name + suffix, group.kind, group.size, group.members,
+                           group.exact, group.nodes))
+    return named

@@ -1,0 +1,82 @@
+"""The vocabulary of the rules: what an operator says about the axes of its values."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Axis", "Contract", "Freeze", "Free", "How", "Positions", "Relation", "Split", "Tie"]
+
+Positions = NDArray[np.int64]
+How = Literal["sum", "mean", "norm"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Axis:
+    """One axis of one value of the view."""
+
+    value: str
+    axis: int
+
+    def __str__(self) -> str:
+        return f"{self.value}[{self.axis}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Position ``a_index[k]`` of axis ``a`` *is* position ``b_index[k]`` of axis ``b``.
+
+    Without indices the axes run in step, position by position.
+    """
+
+    a: Axis
+    b: Axis
+    a_index: Positions | None = None
+    b_index: Positions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """An axis that is also several axes: C = heads x dim, C = groups x offset.
+
+    A cut follows one of the factors (the site's *reading*); ``factors`` pairs each factor with
+    the map from positions of ``axis`` to positions of the factor (-1 where there is none).
+    """
+
+    axis: Axis
+    factors: tuple[tuple[Axis, Positions], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """The axis (or only the positions of ``index``) cannot be cut, for a reason one can read."""
+
+    axis: Axis
+    reason: str
+    index: Positions | None = None
+    unlock: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Nothing holds this axis: its positions are copies of each other (Expand, ConstantOfShape)."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The operator sums over this axis of its input ``slot``: an exit of the channels on it.
+
+    ``how`` is ``sum`` where a removed channel just is one addend less, ``mean`` where the operator
+    averages over the axis, and ``norm`` where it normalizes over the axis: there removal changes
+    a statistic of what stays. The axis still has to be tied or split by another relation.
+    """
+
+    axis: Axis
+    slot: int
+    how: How = "sum"
+
+
+Relation: TypeAlias = Tie | Split | Freeze | Free | Contract

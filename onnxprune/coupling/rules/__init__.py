@@ -1,0 +1,21 @@
+"""One rule per operator, by family: what an operator says about the axes of its values.
+
+A rule is a generator over one node. It never walks the graph, and it need not be complete: an axis
+that no relation of a node mentions is frozen with the operator's name.
+"""
+
+from onnxprune.coupling.rules import (
+    convolution,
+    linear,
+    movement,
+    normalization,
+    pointwise,
+    pooling,
+    reduction,
+)
+from onnxprune.coupling.rules._registry import Op, Rule, Tensor, lookup, registered, rule
+
+__all__ = [
+    "Op", "Rule", "Tensor", "convolution", "linear", "lookup", "movement", "normalization",
+    "pointwise", "pooling", "reduction", "registered", "rule",
+]

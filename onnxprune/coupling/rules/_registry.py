@@ -1,0 +1,116 @@
+"""Operators, as rules see them, and the table of all rules."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.relations import Axis, Relation, Tie
+
+__all__ = ["Op", "Rule", "Tensor", "lookup", "registered", "rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value as one operator meets it.
+
+    ``constant`` is true for initializers and what is computed from them alone; ``data`` holds the
+    elements of small values: parameters such as a target shape can be read even when computed.
+    """
+
+    value: str
+    shape: tuple[int, ...]
+    constant: bool
+    data: NDArray[np.generic] | None
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def axis(self, axis: int) -> Axis:
+        """Name one axis; negative numbers count from the end."""
+        return Axis(self.value, axis % max(len(self.shape), 1))
+
+    def axes(self) -> range:
+        """Number the axes."""
+        return range(len(self.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A node with everything a rule may look at; absent optional values are None."""
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    attributes: dict[str, object]
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor | None, ...]
+
+    def x(self, slot: int) -> Tensor:
+        """Return a required input."""
+        tensor = self.inputs[slot]
+        assert tensor is not None
+        return tensor
+
+    def y(self, slot: int = 0) -> Tensor:
+        """Return a required output."""
+        tensor = self.outputs[slot]
+        assert tensor is not None
+        return tensor
+
+    def optional(self, slot: int) -> Tensor | None:
+        """Return an optional input."""
+        return self.inputs[slot] if slot < len(self.inputs) else None
+
+    def present(self) -> list[Tensor]:
+        """Return the inputs that are there."""
+        return [tensor for tensor in self.inputs if tensor is not None]
+
+    def integer(self, name: str, default: int) -> int:
+        """Return an integer attribute."""
+        value = self.attributes.get(name, default)
+        assert isinstance(value, int)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return an attribute that is 0 or 1, 0 by default."""
+        return bool(self.integer(name, 0))
+
+    def tie(self, a: Tensor, i: int, b: Tensor, j: int) -> Iterator[Tie]:
+        """Tie two axes of equal size; a broadcast axis of size 1 ties to nothing."""
+        if a.shape[i] == b.shape[j]:
+            yield Tie(a.axis(i), b.axis(j))
+
+
+Rule: TypeAlias = Callable[[Op], Iterator[Relation]]
+_RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a rule for operators; a second one for the same operator is a defect."""
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            key = (domain, op_type)
+            if key in _RULES:
+                msg = f"two rules for {op_type}"
+                raise ValueError(msg)
+            _RULES[key] = function
+        return function
+
+    return register
+
+
+def lookup(domain: str, op_type: str) -> Rule | None:
+    """Return the rule of an operator, or None: its axes are frozen then."""
+    return _RULES.get((domain, op_type))
+
+
+def registered() -> dict[tuple[str, str], Rule]:
+    """Return all rules by (domain, op_type)."""
+    return dict(_RULES)

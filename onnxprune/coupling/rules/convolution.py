@@ -1,0 +1,63 @@
+"""Convolutions: filters make channels, the second weight axis reads them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnxprune.coupling.relations import Axis, Contract, Relation, Split, Tie
+from onnxprune.coupling.rules._registry import Op, Tensor, rule
+
+
+@rule("Conv")
+def conv(op: Op) -> Iterator[Relation]:
+    """Output channels follow the filters; input channels follow the filters' second axis."""
+    x, w, y = op.x(0), op.x(1), op.y()
+    groups = op.integer("group", 1)
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(w.axis(0), y.axis(1))
+    if (bias := op.optional(2)) is not None:
+        yield Tie(bias.axis(0), y.axis(1))
+    if groups == 1:
+        yield Tie(x.axis(1), w.axis(1))
+        yield Contract(x.axis(1), 0)
+    else:
+        yield from _grouped(op, groups, reads=(x, 1), inner=w.axis(1), makes=(y, 1))
+
+
+@rule("ConvTranspose")
+def conv_transpose(op: Op) -> Iterator[Relation]:
+    """As Conv, with the weight's first two axes swapped."""
+    x, w, y = op.x(0), op.x(1), op.y()
+    groups = op.integer("group", 1)
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(x.axis(1), w.axis(0))
+    if (bias := op.optional(2)) is not None:
+        yield Tie(bias.axis(0), y.axis(1))
+    if groups == 1:
+        yield Tie(w.axis(1), y.axis(1))
+        yield Contract(x.axis(1), 0)
+    else:
+        yield from _grouped(op, groups, reads=(y, 1), inner=w.axis(1), makes=(x, 1))
+        yield Contract(x.axis(1), 0)
+
+
+def _grouped(
+    op: Op, groups: int, *, reads: tuple[Tensor, int], inner: Axis, makes: tuple[Tensor, int]
+) -> Iterator[Relation]:
+    """Both channel axes are groups x offset; the offset within a group is the weight's axis.
+
+    ``reads`` is the side whose offset the weight's second axis counts. Where a group holds one
+    channel (depthwise), the group *is* the channel and nothing is summed.
+    """
+    group = Axis(f"{op.name}/group", 0)
+    for (tensor, axis), factor in ((reads, inner), (makes, Axis(f"{op.name}/offset", 0))):
+        size = tensor.shape[axis]
+        position = np.arange(size)
+        offset = size // groups
+        if offset == 1:
+            yield Tie(tensor.axis(axis), group, position, position)
+        else:
+            maps = ((group, position // offset), (factor, position % offset))
+            yield Split(tensor.axis(axis), maps)
+    if reads[0].shape[1] > groups and op.op_type == "Conv":
+        yield Contract(reads[0].axis(1), 0)

@@ -1,0 +1,69 @@
+"""Matrix products: the inner axis is contracted, the outer axes are made."""
+
+from collections.abc import Iterator
+
+from onnxprune.coupling.relations import Contract, Freeze, Relation, Tie
+from onnxprune.coupling.rules._registry import Op, Tensor, rule
+
+
+@rule("Gemm")
+def gemm(op: Op) -> Iterator[Relation]:
+    """Y = A' B' + C with optional transposition of A and B."""
+    a, b, y = op.x(0), op.x(1), op.y()
+    row, inner = (1, 0) if op.flag("transA") else (0, 1)
+    b_inner, column = (1, 0) if op.flag("transB") else (0, 1)
+    yield Tie(a.axis(row), y.axis(0))
+    yield Tie(b.axis(column), y.axis(1))
+    yield from _contract(a, inner, b, b_inner)
+    if (c := op.optional(2)) is not None:
+        for back in range(1, c.rank + 1):
+            yield from op.tie(c, -back, y, -back)
+
+
+@rule("MatMul")
+def matmul(op: Op) -> Iterator[Relation]:
+    """Numpy's matmul: leading axes broadcast, the last two multiply, vectors have one axis."""
+    a, b, y = op.x(0), op.x(1), op.y()
+    yield from _contract(a, -1, b, -2 if b.rank > 1 else -1)
+    if a.rank > 1:
+        yield Tie(a.axis(-2), y.axis(-2 if b.rank > 1 else -1))
+    if b.rank > 1:
+        yield Tie(b.axis(-1), y.axis(-1))
+    tail = (a.rank > 1) + (b.rank > 1)
+    for x in (a, b):
+        for back in range(1, x.rank - 1):
+            yield from op.tie(x, -2 - back, y, -tail - back)
+
+
+@rule("Einsum")
+def einsum(op: Op) -> Iterator[Relation]:
+    """The letters say it: same letter, same axis; a letter missing from the output is summed."""
+    equation = op.attributes["equation"]
+    assert isinstance(equation, bytes)
+    text = equation.decode().replace(" ", "")
+    if "." in text or "->" not in text:
+        return
+    left, right = text.split("->")
+    terms = left.split(",")
+    for x, letters in zip(op.present(), terms, strict=True):
+        for axis, letter in enumerate(letters):
+            if len(set(letters)) < len(letters):
+                yield Freeze(x.axis(axis), "Einsum takes a diagonal")
+            elif letter in right:
+                yield from op.tie(x, axis, op.y(), right.index(letter))
+    summed = set("".join(terms)) - set(right)
+    for letter in sorted(summed):
+        places = [
+            (slot, x, letters.index(letter))
+            for slot, (x, letters) in enumerate(zip(op.present(), terms, strict=True))
+            if letter in letters
+        ]
+        slot, first, axis = min(places, key=lambda place: place[1].constant)
+        yield Contract(first.axis(axis), slot)
+        for _, x, other in places:
+            yield from op.tie(first, axis, x, other)
+
+
+def _contract(a: Tensor, i: int, b: Tensor, j: int) -> Iterator[Relation]:
+    yield Tie(a.axis(i), b.axis(j))
+    yield Contract(b.axis(j), 1) if a.constant else Contract(a.axis(i), 0)

@@ -1,0 +1,72 @@
+"""Reductions: the axes that are summed away are exits, those that look at all are frozen."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnxprune.coupling.relations import Contract, Freeze, How, Relation, Tie
+from onnxprune.coupling.rules._registry import Op, rule
+
+_HOW: dict[str, How | None] = {
+    "ReduceL1": "sum", "ReduceL2": "sum", "ReduceSum": "sum", "ReduceSumSquare": "sum",
+    "ReduceMean": "mean",
+    "ReduceLogSum": None, "ReduceLogSumExp": None, "ReduceMax": None, "ReduceMin": None,
+    "ReduceProd": None, "ArgMax": None, "ArgMin": None,
+}
+
+
+@rule(*_HOW)
+def reduce(op: Op) -> Iterator[Relation]:
+    """Kept axes pass through; reduced axes are contracted where a sum does it."""
+    x, y = op.x(0), op.y()
+    reduced = reduced_axes(op)
+    kept = [axis for axis in x.axes() if axis not in reduced]
+    keepdims = bool(op.integer("keepdims", 1))
+    for place, axis in enumerate(kept):
+        yield Tie(x.axis(axis), y.axis(axis if keepdims else place))
+    for axis in reduced:
+        how = _HOW[op.op_type]
+        if how is None:
+            yield Freeze(x.axis(axis), f"{op.op_type} looks at all of this axis")
+        else:
+            yield Tie(x.axis(axis), x.axis(axis))
+            yield Contract(x.axis(axis), 0, how)
+
+
+def reduced_axes(op: Op) -> list[int]:
+    """Return the axes a reduction reduces, from its attribute or its second input."""
+    x = op.x(0)
+    if op.op_type in ("ArgMax", "ArgMin"):
+        return [op.integer("axis", 0) % x.rank]
+    given = op.attributes.get("axes")
+    second = op.optional(1)
+    if given is None and second is not None:
+        given = None if second.data is None or second.data.size == 0 else second.data
+    if given is None:
+        return [] if op.flag("noop_with_empty_axes") else list(x.axes())
+    return sorted({int(a) % x.rank for a in np.ravel(np.asarray(given))})
+
+
+@rule("CumSum", "TopK", "Trilu", "LpNormalization", "LRN")
+def along_axis(op: Op) -> Iterator[Relation]:
+    """What runs along an axis freezes it and leaves the others alone."""
+    x, y = op.x(0), op.y()
+    frozen = {
+        "CumSum": lambda: {_scalar(op, 1, 0) % x.rank},
+        "TopK": lambda: {op.integer("axis", -1) % x.rank},
+        "Trilu": lambda: {x.rank - 1, x.rank - 2},
+        "LpNormalization": lambda: {op.integer("axis", -1) % x.rank},
+        "LRN": lambda: {1},
+    }[op.op_type]()
+    for axis in x.axes():
+        for out in op.outputs:
+            if out is not None and axis not in frozen:
+                yield Tie(x.axis(axis), out.axis(axis))
+        if axis in frozen:
+            yield Freeze(x.axis(axis), f"{op.op_type} runs along this axis")
+            yield Freeze(y.axis(axis), f"{op.op_type} runs along this axis")
+
+
+def _scalar(op: Op, slot: int, default: int) -> int:
+    tensor = op.optional(slot)
+    return default if tensor is None or tensor.data is None else int(tensor.data.ravel()[0])

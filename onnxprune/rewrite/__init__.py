@@ -1,0 +1,1 @@
+"""The cut: slice weights, mend what counts them, prove the result."""

@@ -1,0 +1,193 @@
+"""The cut: a copy of the user's proto in which whole channels are gone and nothing else changed."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.model.tensors import from_array
+from onnxprune.model.view import Edge, View
+from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
+from onnxprune.rewrite.shapes import ShapeRepair
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["cut"]
+
+Array = NDArray[np.generic]
+
+
+def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -> onnx.ModelProto:
+    """Remove positions from axes.
+
+    Parameters
+    ----------
+    view : View
+    coupling : Coupling
+    traces : sequence of Trace
+        Of the original at different sizes of its dynamic axes; the first one is what ``keeps``
+        counts positions in.
+    keeps : mapping of Axis to bool array
+        What stays, for every axis that loses positions; closed under the coupling.
+
+    Returns
+    -------
+    ModelProto
+        A copy of ``view.model`` with sliced constants, mended attributes and shape constants, and
+        no stale shape annotations. Equal to the original, byte for byte, when nothing is cut.
+
+    Raises
+    ------
+    UnrepresentableError
+        If an operator has no parameters that mean this cut.
+    """
+    for axis, mask in keeps.items():
+        if not mask.any():
+            msg = f"nothing would stay of {axis}"
+            raise UnrepresentableError(msg)
+    repaired = _repair(view, coupling, traces, keeps)
+    model = onnx.ModelProto()
+    model.CopyFrom(view.model)
+    for index, attributes in repaired.attributes.items():
+        for name, value in attributes.items():
+            _set_attribute(model.graph.node[index], name, value)
+    edges = {**_sliced(view, keeps), **repaired.edges}
+    _Writer(view, model).write(edges)
+    _annotate(view, model, keeps)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Repaired:
+    attributes: Mapping[int, Mapping[str, object]]
+    edges: Mapping[Edge, Array]
+
+
+def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -> _Repaired:
+    """Ask every node at the cut for its new parameters, then make computed shapes agree."""
+    values = {axis.value for axis in keeps}
+    derived = coupling.collected.derived
+    attributes: dict[int, Mapping[str, object]] = {}
+    wanted: dict[Edge, list[Array]] = {}
+    for node in view.nodes:
+        if node.index in derived or values.isdisjoint((*node.inputs, *node.outputs)):
+            continue
+        sites = [Site(node, trace, keeps, view.opset) for trace in traces]
+        for site in sites:
+            repair(site)
+        if any(site.attributes != sites[0].attributes for site in sites):
+            sites[0].refuse("its attributes depend on a dynamic axis")
+        if sites[0].attributes:
+            attributes[node.index] = sites[0].attributes
+        for slot in sites[0].parameters:
+            wanted[Edge(node.index, slot)] = [site.parameters[slot] for site in sites]
+    shapes = ShapeRepair(view, derived, traces, keeps)
+    shapes.settle(wanted)
+    return _Repaired(attributes, shapes.edges)
+
+
+def _sliced(view: View, keeps: Keeps) -> dict[Edge, Array]:
+    """Slice every constant that carries a cut axis, per slot that reads it."""
+    by_value: dict[str, list[tuple[int, NDArray[np.bool_]]]] = defaultdict(list)
+    for axis, mask in keeps.items():
+        if view.is_constant(axis.value):
+            by_value[axis.value].append((axis.axis, mask))
+    edges = {}
+    for value, masks in by_value.items():
+        array = view.constant(value)
+        for axis, mask in masks:
+            array = np.compress(mask, array, axis=axis)
+        for edge in view.uses[value].edges:
+            edges[edge] = array
+    return edges
+
+
+class _Writer:
+    """Writes new constants: in place where every use agrees, beside the old one where not."""
+
+    def __init__(self, view: View, model: onnx.ModelProto) -> None:
+        self.view, self.model = view, model
+        self.initializers = {t.name: t for t in model.graph.initializer}
+        self.names = {*self.initializers, *(v for n in model.graph.node for v in n.output),
+                      *(i.name for i in model.graph.input)}
+        self.made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
+
+    def write(self, edges: Mapping[Edge, Array]) -> None:
+        by_original: dict[str, dict[Edge, Array]] = defaultdict(dict)
+        for edge, array in edges.items():
+            value = self.view.by_index[edge.node].inputs[edge.slot]
+            by_original[self.view.original(value)][edge] = array
+        for original, changed in by_original.items():
+            if not self._in_place(original, changed):
+                for edge, array in changed.items():
+                    self._beside(original, edge, array)
+
+    def _in_place(self, original: str, changed: Mapping[Edge, Array]) -> bool:
+        uses = {e for use in self.view.uses.values() if use.original == original for e in use.edges}
+        arrays = list(changed.values())
+        same = all(np.array_equal(arrays[0], a) for a in arrays[1:])
+        if not uses or uses != set(changed) or not same or self._captured(original):
+            return False
+        if original in self.initializers:
+            tensor = self.initializers[original]
+            tensor.CopyFrom(from_array(arrays[0], tensor))
+            return True
+        node = next(n for n in self.model.graph.node if original in n.output)
+        attribute = node.attribute[0]
+        if attribute.name == "value":
+            attribute.t.CopyFrom(from_array(arrays[0], attribute.t))
+        else:
+            _set_attribute(node, attribute.name, arrays[0].tolist())
+        return True
+
+    def _captured(self, original: str) -> bool:
+        return any(original in node.captured for node in self.view.nodes)
+
+    def _beside(self, original: str, edge: Edge, array: Array) -> None:
+        """Give one slot a constant of its own; equal ones are stored once."""
+        key = (original, array.tobytes(), array.shape)
+        if key not in self.made:
+            name, count = f"{original}_cut", 1
+            while name in self.names:
+                count += 1
+                name = f"{original}_cut{count}"
+            self.names.add(name)
+            self.made[key] = name
+            tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self.model.graph.initializer.append(tensor)
+            if self.model.ir_version < 4:  # old models list every initializer as an input
+                info = helper.make_tensor_value_info(name, tensor.data_type, array.shape)
+                self.model.graph.input.append(info)
+        self.model.graph.node[edge.node].input[edge.slot] = self.made[key]
+
+
+def _set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            doc = attribute.doc_string
+            attribute.CopyFrom(helper.make_attribute(name, value))
+            attribute.doc_string = doc
+            return
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
+    """Bring shape annotations of cut values up to date."""
+    sizes: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
+    for axis, mask in keeps.items():
+        sizes[view.original(axis.value)][axis.axis] = (len(mask), int(mask.sum()))
+    for info in (*model.graph.value_info, *model.graph.input):
+        if info.name not in sizes:
+            continue
+        dims = info.type.tensor_type.shape.dim
+        for axis, (before, after) in sizes[info.name].items():
+            if axis < len(dims) and dims[axis].dim_value == before:
+                dims[axis].dim_value = after
+            elif axis < len(dims) and dims[axis].HasField("dim_value"):
+                dims[axis].ClearField("dim_value")
+

@@ -1,0 +1,216 @@
+"""Shapes computed in the graph, made right for a cut: cut sizes become constants, others stay dynamic."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.view import Edge, Node, View
+from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.repairs import UnrepresentableError
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["ShapeRepair"]
+
+Array = NDArray[np.generic]
+# They keep the flat order of elements, so one element can be followed through them.
+_SAME_ORDER = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+
+
+class ShapeRepair:
+    """Decides which shape arithmetic has to be overridden, and with what.
+
+    Parameters
+    ----------
+    view : View
+    derived : frozenset of int
+        Nodes that compute with shapes.
+    traces : sequence of Trace
+        Of the original at different sizes of its dynamic axes: a number that differs between
+        them is dynamic.
+    keeps : mapping of Axis to mask
+
+    Attributes
+    ----------
+    edges : dict of Edge to array
+        Slots that must read a constant instead of what they read now.
+    """
+
+    def __init__(
+        self, view: View, derived: frozenset[int], traces: Sequence[Trace], keeps: Keeps
+    ) -> None:
+        self.view, self.derived, self.traces, self.keeps = view, derived, traces, keeps
+        self.edges: dict[Edge, Array] = {}
+        self._numbers = {v for i in derived for v in view.by_index[i].outputs if v}
+        self._evaluated: list[dict[str, Array]] | None = None
+
+    def settle(self, wanted: Mapping[Edge, Sequence[Array]]) -> None:
+        """Override what is needed so that every consumer of a number reads the wanted one.
+
+        Parameters
+        ----------
+        wanted : mapping of Edge to one array per trace
+            What parameter inputs of cut nodes must read; every other consumer outside the shape
+            arithmetic keeps what it read in the original.
+
+        Raises
+        ------
+        UnrepresentableError
+            If no constant can say it.
+        """
+        for edge, arrays in wanted.items():
+            self._fix(edge, arrays)
+        boundary = [e for e in self._boundary() if e not in wanted]
+        for edge in boundary:
+            self._fix(edge, self._original(edge))
+        for edge in (*wanted, *boundary):
+            arrays = wanted[edge] if edge in wanted else self._original(edge)
+            if not self._equal(edge, arrays):
+                node = self.view.by_index[edge.node]
+                msg = f"{node.op_type} {node.name}: its computed shape serves several masters"
+                raise UnrepresentableError(msg)
+
+    def _boundary(self) -> list[Edge]:
+        """Slots outside the shape arithmetic that read its numbers."""
+        return [
+            edge for value in self._numbers for edge in self.view.consumers.get(value, ())
+            if edge.node not in self.derived
+        ]
+
+    def _original(self, edge: Edge) -> list[Array]:
+        value = self.view.by_index[edge.node].inputs[edge.slot]
+        return [trace.values[value] for trace in self.traces]
+
+    def _read(self, edge: Edge) -> list[Array]:
+        """What a slot reads after the cut, per trace."""
+        if edge in self.edges:
+            return [self.edges[edge]] * len(self.traces)
+        value = self.view.by_index[edge.node].inputs[edge.slot]
+        if self._evaluated is None:
+            self._evaluated = [self._evaluate(trace) for trace in self.traces]
+        return [
+            found[value] if value in found else trace.values[value]
+            for found, trace in zip(self._evaluated, self.traces, strict=True)
+        ]
+
+    def _equal(self, edge: Edge, arrays: Sequence[Array]) -> bool:
+        return all(map(np.array_equal, self._read(edge), arrays))
+
+    def _fix(self, edge: Edge, arrays: Sequence[Array]) -> None:
+        if self._equal(edge, arrays):
+            return
+        first = arrays[0]
+        if all(np.array_equal(first, other) for other in arrays[1:]):
+            self._override(edge, first)
+            return
+        for element in range(first.size):
+            now = [a.ravel()[element] for a in self._read(edge)]
+            then = [a.ravel()[element] for a in arrays]
+            if now != then:
+                self._element(edge, element, then)
+
+    def _override(self, edge: Edge, array: Array) -> None:
+        self.edges[edge] = array
+        self._evaluated = None
+
+    def _element(self, edge: Edge, element: int, wanted: Sequence[np.generic]) -> None:
+        """Override one element as near to the slot as it stands alone."""
+        node = self.view.by_index[edge.node]
+        value = node.inputs[edge.slot]
+        now = self._read(edge)[0]
+        if now.size == 1:
+            if len(set(wanted)) > 1:
+                self._product(value, wanted)
+                return
+            self._override(edge, np.full(now.shape, wanted[0], now.dtype))
+            return
+        producer = self.view.producers.get(value)
+        if producer is None or producer.index not in self.derived:
+            self._refuse(node)
+        elif producer.op_type == "Concat":
+            self._element(*self._piece(producer, element), wanted)
+        elif producer.op_type in _SAME_ORDER:
+            self._element(Edge(producer.index, 0), element, wanted)
+        else:
+            self._refuse(node)
+
+    def _product(self, value: str, wanted: Sequence[np.generic]) -> None:
+        """A dynamic product such as batch * heads: override its constant factor."""
+        node = self.view.producers.get(value)
+        while node is not None and node.op_type in _SAME_ORDER:
+            value = node.inputs[0]
+            node = self.view.producers.get(value)
+        if node is None or node.op_type != "Mul":
+            msg = f"a size that is computed from a dynamic and a cut axis ({value})"
+            raise UnrepresentableError(msg)
+        for slot in (0, 1):
+            factor = self._read(Edge(node.index, slot))
+            other = self._read(Edge(node.index, 1 - slot))
+            needed = {int(w) // int(o.ravel()[0]) for w, o in zip(wanted, other, strict=True)
+                      if int(o.ravel()[0])}
+            exact = all(int(w) % max(int(o.ravel()[0]), 1) == 0
+                        for w, o in zip(wanted, other, strict=True))
+            if exact and len(needed) == 1 and len({int(f.ravel()[0]) for f in factor}) == 1:
+                first = factor[0]
+                self._override(Edge(node.index, slot), np.full(first.shape, needed.pop(), first.dtype))
+                return
+        self._refuse(node)
+
+    def _piece(self, concat: Node, element: int) -> tuple[Edge, int]:
+        for slot in range(len(concat.inputs)):
+            size = self._read(Edge(concat.index, slot))[0].size
+            if element < size:
+                return Edge(concat.index, slot), element
+            element -= size
+        raise AssertionError
+
+    @staticmethod
+    def _refuse(node: Node) -> None:
+        msg = f"{node.op_type} {node.name}: its computed shape cannot be made constant where cut"
+        raise UnrepresentableError(msg)
+
+    def _evaluate(self, trace: Trace) -> dict[str, Array]:
+        """Recompute the shape arithmetic as it will be after the cut."""
+        found: dict[str, Array] = {}
+        for index in sorted(self.derived):
+            node = self.view.by_index[index]
+            if node.op_type in ("Shape", "Size"):
+                found[node.outputs[0]] = self._shape(node, trace)
+                continue
+            given = [self.edges.get(Edge(index, slot), found.get(v, trace.values.get(v)))
+                     for slot, v in enumerate(node.inputs)]
+            unchanged = all(
+                g is None or (v in trace.values and np.array_equal(g, trace.values[v]))
+                for v, g in zip(node.inputs, given, strict=True)
+            )
+            if unchanged:
+                found.update({v: trace.values[v] for v in node.outputs if v})
+            else:
+                found.update(self._run(node, given))
+        return found
+
+    def _run(self, node: Node, given: Sequence[Array | None]) -> dict[str, Array]:
+        feeds = {v: g for v, g in zip(node.proto.input, given, strict=True) if v}
+        evaluator = _evaluator(node.proto.SerializeToString(), self.view.opset)
+        outputs = evaluator.run(None, feeds)
+        return dict(zip([v for v in node.outputs if v], outputs, strict=True))
+
+    def _shape(self, node: Node, trace: Trace) -> Array:
+        value = node.inputs[0]
+        sizes = []
+        for axis, size in enumerate(trace.shapes[value]):
+            mask = self.keeps.get(Axis(value, axis))
+            sizes.append(size if mask is None else int(mask.sum()) * size // len(mask))
+        if node.op_type == "Size":
+            return np.asarray(np.prod(sizes), np.int64)
+        start, end = node.attributes.get("start", 0), node.attributes.get("end")
+        return np.asarray(sizes[start:end], np.int64)  # type: ignore[misc]
+
+
+@cache
+def _evaluator(node: bytes, opset: int) -> ReferenceEvaluator:
+    return ReferenceEvaluator(onnx.NodeProto.FromString(node), opsets={"": opset})

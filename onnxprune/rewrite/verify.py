@@ -1,0 +1,94 @@
+"""The proof of a cut: the cut model equals the original with the same channels masked."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling
+from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import Keeps
+from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import Feeds, RunFailedError, Session
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["TOLERANCE", "Verifier", "relative_error"]
+
+TOLERANCE = 1e-4  # relative to the largest output; fp32 kernels of other widths sum in other orders
+
+
+def relative_error(
+    found: Mapping[str, NDArray[np.generic]], wanted: Mapping[str, NDArray[np.generic]]
+) -> float:
+    """Return the largest difference over the largest wanted value, over all outputs.
+
+    Infinite where a shape, count or type differs, or a NaN or infinity stands on one side only.
+    """
+    if found.keys() != wanted.keys():
+        return float("inf")
+    worst = 0.0
+    for name, w in wanted.items():
+        f = found[name]
+        if not isinstance(w, np.ndarray) or not isinstance(f, np.ndarray):
+            continue
+        if f.shape != w.shape or f.dtype != w.dtype:
+            return float("inf")
+        if w.dtype.kind not in "fV":
+            worst = max(worst, 0.0 if np.array_equal(f, w) else float("inf"))
+            continue
+        f64, w64 = f.astype(np.float64), w.astype(np.float64)
+        finite = np.isfinite(w64)
+        if not np.array_equal(finite, np.isfinite(f64)):
+            return float("inf")
+        if finite.any():
+            scale = np.abs(w64[finite]).max()
+            gap = np.abs(f64[finite] - w64[finite]).max()
+            worst = max(worst, float(gap / scale) if scale > 0 else float(gap))
+    return worst
+
+
+class Verifier:
+    """Compares cuts with the masked original; one gated session serves all cuts of a model.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+    coupling : Coupling
+    feeds : sequence of Feeds
+        Random or real samples; batch >= 2 where the model allows it.
+    """
+
+    def __init__(
+        self, view: View, trace: Trace, coupling: Coupling, feeds: Sequence[Feeds]
+    ) -> None:
+        axes = [axis for axis in coupling.contracts if axis not in coupling.frozen]
+        self._gated = gate(view, trace, coupling, axes)
+        self._session = Session(self._gated.model)
+        self._feeds = feeds
+
+    def error(self, model: onnx.ModelProto, keeps: Keeps) -> float:
+        """Return the relative error of a cut model against its reference.
+
+        Parameters
+        ----------
+        model : ModelProto
+            The cut model.
+        keeps : mapping of Axis to mask
+            What was kept.
+
+        Returns
+        -------
+        float
+            Infinite if the cut model does not load, does not run, or has other outputs.
+        """
+        masks = self._gated.feeds(keeps)
+        try:
+            session = Session(model)
+            return max(
+                relative_error(session.run(feed), self._session.run({**feed, **masks}))
+                for feed in self._feeds
+            )
+        except RunFailedError:
+            return float("inf")
