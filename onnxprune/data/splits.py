@@ -1,0 +1,54 @@
+"""Which samples fit, which select and which certify; never one for two of these."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Splits", "split_samples"]
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Indices of the samples of each part, ascending.
+
+    Attributes
+    ----------
+    fit, select, certify : array of int64
+        Disjoint unless ``shared``.
+    shared : bool
+        True with fewer than four samples: every part holds all of them, so figures on held-out
+        samples are too good.
+    """
+
+    fit: NDArray[np.int64]
+    select: NDArray[np.int64]
+    certify: NDArray[np.int64]
+    shared: bool = False
+
+
+def split_samples(n: int, seed: int) -> Splits:
+    """Split samples 50 / 25 / 25 % at random.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples, at least 1.
+    seed : int
+
+    Returns
+    -------
+    Splits
+        With n of at least 4 no part is empty, and together they hold every sample once.
+    """
+    if n < 1:
+        msg = f"cannot split {n} samples"
+        raise ValueError(msg)
+    if n < 4:
+        everything = np.arange(n)
+        return Splits(everything, everything, everything, shared=True)
+    order = np.random.default_rng(seed).permutation(n)
+    quarter = (n + 2) // 4
+    parts = np.split(order, [n - 2 * quarter, n - quarter])
+    fit, select, certify = (np.sort(part) for part in parts)
+    return Splits(fit, select, certify)
