@@ -220,7 +220,9 @@ def _entry(source: Table, index: int, *, specs: Sequence[InputSpec]) -> Feeds:
     for spec in specs:
         array = source.arrays[spec.name]
         if array.ndim:
-            array = array[index : index + 1] if source.stacked else array[index, ...]
+            # A scalar input has no axis 0 to stay on, however the others are laid out.
+            keep_axis = source.stacked and spec.shape
+            array = array[index : index + 1] if keep_axis else array[index, ...]
         where = f"{source.source}: '{spec.name}' in sample {index}"
         entry[spec.name] = cast(np.asarray(array), spec.dtype, where)
     return entry

@@ -25,7 +25,7 @@ __all__ = [
     "resolve_shapes",
 ]
 
-_SHAPE = re.compile(r"\d+(\s*[,x×]\s*\d+)*")  # noqa: RUF001 (people paste the multiplication sign)
+_SHAPE = re.compile(r"\d+(\s*[,x]\s*\d+)*")
 
 Dim: TypeAlias = str | tuple[str, int]
 """What gets one size: a named dimension, or the nameless dynamic axis (input, axis)."""
