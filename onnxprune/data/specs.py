@@ -114,35 +114,28 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.dim_value > 0 else dim.dim_param or None
 
 
-def parse_input_shape(text: str, specs: Sequence[InputSpec]) -> dict[str, tuple[int, ...]]:
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """Read one ``--input-shape``: ``x:1,3,224,224``, also ``1x3x224x224`` and ``[1,3,224,224]``.
 
-    The name may be left out for a model with one input. Names may hold colons (``x:0:1,4``).
+    The name is "" where it is left out. Names may hold colons (``x:0:1,4``).
 
     Raises
     ------
     UsageError
-        If the text cannot be read or names no input.
+        If the text cannot be read.
     """
     head, colon, tail = text.rpartition(":")
     name, body = head.strip(), tail.strip()
     brackets = body.startswith("[") and body.endswith("]")
     body = body[1:-1].strip() if brackets else body
-    if not (_SHAPE.fullmatch(body) or (brackets and not body)):
+    if not (_SHAPE.fullmatch(body) or (brackets and not body)) or (colon and not name):
         msg = f"cannot read input shape '{text}'; write it as NAME:1,3,224,224"
         raise UsageError(msg)
     shape = tuple(int(size) for size in re.findall(r"\d+", body))
     if 0 in shape:
         msg = f"input shape '{text}' has an axis of size 0; sizes start at 1"
         raise UsageError(msg)
-    if not colon:
-        if len(specs) != 1:
-            names = ", ".join(f"'{spec.name}'" for spec in specs)
-            msg = f"input shape '{text}' must name its input: the model has {names or 'no inputs'}"
-            raise UsageError(msg)
-        name = specs[0].name
-    _check_input(name, specs)
-    return {name: shape}
+    return name, shape
 
 
 def parse_dim(text: str) -> tuple[str, int]:
@@ -175,7 +168,8 @@ def resolve_shapes(
     ----------
     specs : sequence of InputSpec
     input_shapes : mapping of input name to shape
-        Asked for by the user; wins over everything but the model's fixed sizes.
+        Asked for by the user; wins over everything but the model's fixed sizes. The name "" means
+        the only input.
     dims : mapping of dimension name to size
         Asked for by the user; wins over the data.
     samples : Samples, optional
@@ -236,12 +230,12 @@ def _from_user(
     for name, shape in input_shapes.items():
         spec = _check_input(name, specs)
         if len(shape) != len(spec.shape):
-            msg = f"input shape of '{name}' has {len(shape)} axes, the model's input is {spec}"
+            msg = f"input shape of '{spec.name}' has {len(shape)} axes, the model's input is {spec}"
             raise UsageError(msg)
         for axis, size in enumerate(shape):
             fixed = spec.shape[axis]
             if isinstance(fixed, int) and fixed != size:
-                msg = f"input shape of '{name}': axis {axis} is fixed at {fixed}, not {size}"
+                msg = f"input shape of '{spec.name}': axis {axis} is fixed at {fixed}, not {size}"
                 raise UsageError(msg)
             _bind(sizes, spec.dim(axis), size, UsageError, "the input shapes and dimensions")
     known = sorted({dim for spec in specs for dim in spec.shape if isinstance(dim, str)})
@@ -276,6 +270,12 @@ def _bind(
 
 
 def _check_input(name: str, specs: Sequence[InputSpec]) -> InputSpec:
+    if not name and len(specs) == 1:
+        return specs[0]
+    if not name:
+        names = ", ".join(f"'{spec.name}'" for spec in specs)
+        msg = f"an input shape must name its input: the model has {names or 'no inputs'}"
+        raise UsageError(msg)
     for spec in specs:
         if spec.name == name:
             return spec

@@ -1,0 +1,278 @@
+"""Reports as a person reads them: at most 80 columns, plain text where nobody's terminal is."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from onnxprune.report.values import (
+    BenchReport,
+    Figures,
+    FrozenAxis,
+    GroupChange,
+    GroupInfo,
+    Inspection,
+    Ratios,
+    Report,
+    VerifyReport,
+)
+
+__all__ = ["print_report"]
+
+_WIDTH = 80
+_MOST_GROUPS = 15
+
+
+def print_report(
+    report: Report | Inspection | BenchReport | VerifyReport,
+    file: TextIO,
+    *,
+    written: Sequence[str] = (),
+) -> None:
+    """Print a report.
+
+    Parameters
+    ----------
+    report : Report, Inspection, BenchReport or VerifyReport
+    file : text stream
+        Colour and lines are drawn only where it is a terminal.
+    written : sequence of str
+        What was written where, such as ``"model out.onnx"``; the last lines.
+    """
+    page = _Page(file)
+    match report:
+        case Report():
+            _report(page, report)
+        case Inspection():
+            _inspection(page, report)
+        case BenchReport():
+            _bench(page, report)
+        case VerifyReport():
+            _verify(page, report)
+    if not isinstance(report, VerifyReport):
+        for warning in report.warnings:
+            page.say(f"warning: {warning}", style="yellow")
+    for line in written:
+        page.say(f"wrote {line}")
+
+
+class _Page:
+    """Where lines and tables go; ``>`` before a column's title aligns it to the right."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._fancy = self._console.is_terminal
+        self._width = min(self._console.width, _WIDTH) if self._fancy else _WIDTH
+
+    def say(self, text: str = "", *, style: str | None = None) -> None:
+        # Long paths and names stay whole: they are there to be copied.
+        lines = textwrap.wrap(
+            text,
+            self._width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines or [""]:
+            self._console.print(line, soft_wrap=True, style=style)
+
+    def heading(self, text: str) -> None:
+        self.say()
+        self.say(text, style="bold")
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(box=SIMPLE_HEAD if self._fancy else None, show_edge=False, pad_edge=False)
+        for title in titles:
+            name = title.removeprefix(">")
+            table.add_column(name, justify="right" if name != title else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table, width=self._width)
+
+
+def _report(page: _Page, report: Report) -> None:
+    page.say(f"{report.source} -> {report.target or 'nothing written (dry run)'}")
+    page.say()
+    page.table(("", ">before", ">after", ">ratio"), _figures(report))
+    _latency_remark(page, report.ratios)
+    if report.drop is not None:
+        drop = report.drop
+        worst = "" if drop.worst_class is None else f"; worst class {drop.worst_class:.4f}"
+        page.say(
+            f"drop: {drop.value:.4f} {drop.metric.replace('_', ' ')} (95 %: "
+            f"{drop.interval[0]:.4f} to {drop.interval[1]:.4f}) on {drop.samples} held-out samples"
+            f"{worst}"
+        )
+    if report.verified is not None:
+        page.say(
+            f"verified: equal to its reference within {report.verified['max_rel_error']:.1e} "
+            f"(relative) on {report.verified['samples']:g} samples"
+        )
+    _changes(page, report.groups)
+    page.say()
+
+
+def _figures(report: Report) -> Iterable[Sequence[str]]:
+    before, after, ratios = report.before, report.after, report.ratios
+    yield _row("parameters", before.params, after.params, ratios.params)
+    yield _row("MACs (multiply-accumulates)", before.macs, after.macs, ratios.macs)
+    yield _row("bytes", before.bytes, after.bytes, ratios.bytes)
+    interval = ""
+    if ratios.latency_interval is not None:
+        interval = " ({:.3f}-{:.3f})".format(*ratios.latency_interval)
+    ratio = "-" if ratios.latency is None else f"{ratios.latency:.3f}{interval}"
+    yield "latency, median ms", *(_ms(f, "median") for f in (before, after)), ratio
+    yield "latency, p90 ms", *(_ms(f, "p90") for f in (before, after)), ""
+
+
+def _row(name: str, before: int, after: int, ratio: float) -> Sequence[str]:
+    return name, _exact(before), _exact(after), f"{ratio:.3f}"
+
+
+def _ms(figures: Figures, which: str) -> str:
+    latency = figures.latency_ms
+    return "-" if latency is None else f"{getattr(latency, which):.3f}"
+
+
+def _latency_remark(page: _Page, ratios: Ratios) -> None:
+    if ratios.latency is None or ratios.latency_interval is None:
+        return
+    low, high = ratios.latency_interval
+    same = low <= 1 <= high or abs(ratios.latency - 1) < 0.01
+    verdict = "no measurable change" if same else "faster" if ratios.latency < 1 else "slower"
+    clock = "" if ratios.latency_clock is None else f", {ratios.latency_clock} clock"
+    page.say()
+    page.say(f"latency: {verdict} (99 % interval over pairs of sessions{clock})")
+
+
+def _changes(page: _Page, groups: Sequence[GroupChange]) -> None:
+    shrank = sorted((g for g in groups if g.after < g.before), key=lambda g: g.after - g.before)
+    page.heading(f"{len(shrank)} of {len(groups)} groups shrank")
+    if not shrank:
+        return
+    page.table(
+        ("group", "kind", ">channels", "exact", "ordered by"),
+        (
+            (_short(g.name, 30), g.kind, f"{g.before} -> {g.after}", _yes(g.exact), g.method)
+            for g in shrank[:_MOST_GROUPS]
+        ),
+    )
+    rest = shrank[_MOST_GROUPS:]
+    if rest:
+        channels = sum(g.before - g.after for g in rest)
+        page.say(f"and {len(rest)} more, {channels} channels fewer together (all in the JSON)")
+
+
+def _inspection(page: _Page, found: Inspection) -> None:
+    page.say(
+        f"{found.source}: {found.params:,} parameters, {found.macs:,} MACs (multiply-accumulates), "
+        f"{found.bytes:,} bytes, opset {found.opset}"
+    )
+    if found.dims:
+        page.say("dims: " + ", ".join(f"{name}={size}" for name, size in found.dims.items()))
+    cover = found.coverage
+    page.say(
+        f"coverage: {cover.params:.1%} of the parameters (exact {cover.exact_params:.1%}), "
+        f"{cover.macs:.1%} of the MACs (exact {cover.exact_macs:.1%})"
+    )
+    page.heading(f"{len(found.groups)} groups")
+    if found.groups:
+        page.table(
+            ("group", "kind", ">channels", ">params", ">MACs", "exact", "verified"),
+            map(_group_row, found.groups),
+        )
+    _frozen(page, found.frozen)
+    page.say()
+
+
+def _group_row(group: GroupInfo) -> Sequence[str]:
+    return (
+        _short(group.name, 24),
+        group.kind,
+        str(group.channels),
+        _count(group.params),
+        _count(group.macs),
+        _yes(group.exact),
+        "-" if group.verified is None else _yes(group.verified),
+    )
+
+
+def _frozen(page: _Page, frozen: Sequence[FrozenAxis]) -> None:
+    page.heading(f"{len(frozen)} frozen axes, by reason")
+
+    def reason(axis: FrozenAxis) -> str:
+        return axis.reason
+
+    alike = [list(axes) for _, axes in groupby(sorted(frozen, key=reason), reason)]
+    for axes in sorted(alike, key=len, reverse=True):
+        first = axes[0]
+        place = f" at {first.op} '{first.node}'" if first.op else ""
+        page.say(
+            f"{len(axes)} x {first.reason}; such as axis {first.axis} of '{first.value}'{place}"
+        )
+        if first.unlock:
+            page.say(f"  what would free it: {first.unlock}")
+
+
+def _bench(page: _Page, bench: BenchReport) -> None:
+    page.table(
+        ("", "model", ">median ms", ">p90 ms"),
+        (
+            (letter, _short(model, 48), f"{latency.median:.3f}", f"{latency.p90:.3f}")
+            for letter, model, latency in zip("AB", bench.models, bench.latency_ms, strict=False)
+        ),
+    )
+    page.say()
+    clocks = {"wall": bench.wall, "cpu": bench.cpu}
+    if bench.ratio is not None:
+        page.say(f"B is {bench.verdict or 'not comparable'}, by the {bench.clock} clock:")
+        for name, clock in clocks.items():
+            if clock is not None:
+                page.say("  {}: B / A {:.3f} (99 %: {:.3f} to {:.3f})".format(name, *clock))
+    page.say(
+        f"{bench.pairs} pairs of sessions, {bench.runs} runs, threads: {bench.threads}, "
+        f"{bench.provider}"
+    )
+    if bench.dims:
+        page.say("dims: " + ", ".join(f"{name}={size}" for name, size in bench.dims.items()))
+
+
+def _verify(page: _Page, report: VerifyReport) -> None:
+    page.say(
+        f"recut of {report.source}: equal to its reference within {report.max_rel_error:.1e} "
+        f"(relative) on {report.samples} samples"
+    )
+    same = "byte for byte the recut model" if report.same_bytes else "not the recut file's bytes"
+    page.say(f"{report.target}: {same}")
+    for difference in report.differences:
+        page.say(f"  differs: {difference}")
+    page.say("holds" if report.ok else "DOES NOT HOLD", style="green" if report.ok else "red")
+
+
+def _short(name: str, width: int) -> str:
+    """Keep both ends of a long name: exporters put what tells names apart at either."""
+    if len(name) <= width:
+        return name
+    tail = (width - 3) * 2 // 3
+    return f"{name[: width - 3 - tail]}...{name[-tail:]}"
+
+
+def _exact(number: int) -> str:
+    """Return every digit, as long as it leaves room for the other columns."""
+    return f"{number:,}" if number < 10**10 else f"{number / 1e9:,.2f} G"
+
+
+def _count(number: int) -> str:
+    """Return a count in a few characters."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= 10 * size:
+            return f"{number / size:.{0 if number >= 100 * size else 1}f} {unit}"
+    return str(number)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,144 @@
+"""Reports and plans as JSON, in the shapes that the schemas beside this file describe."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.errors import InputError, UsageError
+from onnxprune.report.values import BenchReport, GroupInfo, Inspection, Report, VerifyReport
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["FORMATS", "dumps", "schema", "to_json", "validate", "write"]
+
+FORMATS: dict[type, str] = {
+    Report: "onnxprune-report/1",
+    Inspection: "onnxprune-inspect/1",
+    BenchReport: "onnxprune-bench/1",
+    VerifyReport: "onnxprune-verify/1",
+}
+_NUMBERS = re.compile(r"\[\n\s*(-?[\d.e+-]+(?:,\n\s*-?[\d.e+-]+)*)\n\s*\]")
+
+
+def to_json(report: Report | Inspection | BenchReport | VerifyReport) -> dict[str, object]:
+    """Return a report as plain dicts, lists, strings and numbers, ``format`` first.
+
+    Numbers that JSON cannot hold (NaN, infinities) become None.
+    """
+    document = {"format": FORMATS[type(report)], **_fields(report)}
+    if isinstance(report, Inspection):
+        document["groups"] = [{**_fields(g), "members": _members(g)} for g in report.groups]
+    return document
+
+
+def dumps(document: Mapping[str, object]) -> str:
+    """Return JSON text, one line per entry but number lists kept on one line.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False)
+    return _NUMBERS.sub(lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text) + "\n"
+
+
+def write(document: Mapping[str, object], path: Path) -> None:
+    """Write JSON so that the file appears whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        If the path cannot be written.
+    """
+    text = dumps(document)
+    try:
+        if path.exists() and not path.is_file():  # a pipe or /dev/null must not be replaced
+            path.write_text(text, encoding="utf-8")
+            return
+        path = path.resolve()
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"cannot write '{path}': {error.strerror or error}"
+        raise UsageError(msg) from error
+
+
+@cache
+def schema(form: str) -> dict[str, object]:
+    """Return the JSON Schema of a format such as ``onnxprune-report/1``."""
+    name = form.removeprefix("onnxprune-").replace("/", "-")
+    text = (resources.files("onnxprune.report") / "schemas" / f"{name}.json").read_text("utf-8")
+    return dict(json.loads(text))
+
+
+def validate(document: object, form: str, where: str) -> None:
+    """Hold a document that somebody hands us against its schema.
+
+    Parameters
+    ----------
+    document : object
+        Parsed JSON.
+    form : str
+        The expected format, such as ``onnxprune-plan/1``.
+    where : str
+        Where it came from, for the message.
+
+    Raises
+    ------
+    InputError
+        Naming the first place that does not fit.
+    """
+    import jsonschema
+
+    found = document.get("format") if isinstance(document, Mapping) else None
+    if found != form:
+        msg = f"'{where}' is not {form}: its format is {found!r}"
+        raise InputError(msg)
+    fault = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema(form)).iter_errors(document)
+    )
+    if fault is not None:
+        text = fault.message if len(fault.message) <= 160 else f"{fault.message[:160]}..."
+        msg = f"'{where}' is not {form}: {fault.json_path}: {text}"
+        raise InputError(msg)
+
+
+def _members(group: GroupInfo) -> list[dict[str, object]]:
+    names = ("value", "axis", "positions")
+    return [dict(zip(names, member, strict=True)) for member in group.members]
+
+
+def _fields(value: "DataclassInstance") -> dict[str, object]:
+    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _plain(value: object) -> object:
+    """Turn dataclasses, tuples, paths and numpy numbers into what JSON has."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | None):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return str(value)

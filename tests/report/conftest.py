@@ -1,0 +1,99 @@
+"""Small reports to render."""
+
+import dataclasses
+
+import pytest
+
+from onnxprune.options import Options
+from onnxprune.report.values import (
+    BenchReport,
+    Coverage,
+    Drop,
+    Figures,
+    FrozenAxis,
+    GroupChange,
+    GroupInfo,
+    Inspection,
+    Latency,
+    Ratios,
+    RemovedPositions,
+    Report,
+    VerifyReport,
+)
+
+
+@pytest.fixture
+def report():
+    return Report(
+        source="in.onnx",
+        target="out.onnx",
+        before=Figures(77_562, 2_312_000, 313_204, Latency(0.4123, 0.45)),
+        after=Figures(38_001, 1_150_000, 157_900, Latency(0.2801, 0.3)),
+        ratios=Ratios(0.49, 0.4974, 0.5041, 0.68, (0.652, 0.711), "wall"),
+        drop=Drop("disagreement", 0.0213, (0.0101, 0.0338), 449, 0.06),
+        removed=[
+            RemovedPositions("conv1.weight", 0, (1, 5), True),
+            RemovedPositions("/conv1/Conv_output_0", 1, (1, 5), False),
+        ],
+        groups=[
+            GroupChange("conv1", "filter", 16, 14, True, "perturbation"),
+            GroupChange("fc", "neuron", 32, 32, False, "activation"),
+        ],
+        verified={"max_rel_error": 1.2e-6, "samples": 2},
+        dims={"batch": 1},
+        options=dataclasses.asdict(Options(macs=0.5, exclude=("op:Gemm",))),
+        seconds={"load": 0.1},
+        seed=0,
+        versions={"onnx": "1.23.0"},
+        warnings=["the data is synthetic"],
+    )
+
+
+@pytest.fixture
+def inspection():
+    return Inspection(
+        source="in.onnx",
+        params=77_562,
+        macs=2_312_000,
+        bytes=313_204,
+        opset=18,
+        groups=[
+            GroupInfo("conv1", "filter", 16, 160, 9_216, True, [("conv1.weight", 0, 1)], True),
+            GroupInfo("ln", "stream", 64, 12_345, 0, False, [("h", 2, 1)], False),
+            GroupInfo("heads", "head", 4, 999, 0, True, [("q", 2, 16)], None),
+        ],
+        frozen=[
+            FrozenAxis("x", 0, "", "", "interface", ""),
+            FrozenAxis("x", 1, "", "", "interface", ""),
+            FrozenAxis("n", 1, "lrn1", "LRN", "the window crosses the axis", "replace LRN"),
+        ],
+        coverage=Coverage(0.982, 0.991, 0.5, 0.25),
+        dims={"batch": 1},
+        warnings=[],
+    )
+
+
+@pytest.fixture
+def bench():
+    return BenchReport(
+        models=["a.onnx", "b.onnx"],
+        latency_ms=[Latency(0.4, 0.5), Latency(0.3, 0.4)],
+        ratio=0.75,
+        interval=(0.7, 0.8),
+        clock="cpu",
+        wall=(0.9, 0.5, 1.4),
+        cpu=(0.75, 0.7, 0.8),
+        verdict="faster",
+        pairs=6,
+        runs=120,
+        threads=1,
+        provider="CPUExecutionProvider",
+        dims={"batch": 1},
+        machine={"cpu": "any"},
+        warnings=[],
+    )
+
+
+@pytest.fixture
+def verified():
+    return VerifyReport("in.onnx", "out.onnx", 1.2e-6, 2, True, [], ok=True)
