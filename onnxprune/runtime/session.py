@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
 
-__all__ = ["Feeds", "RunFailedError", "Session", "TensorInfo", "available_providers"]
+__all__ = [
+    "RUNTIME_VERSION",
+    "Feeds",
+    "RunFailedError",
+    "Session",
+    "TensorInfo",
+    "available_providers",
+]
+
+RUNTIME_VERSION: str = ort.__version__
 
 Feeds = Mapping[str, NDArray[np.generic]]
 

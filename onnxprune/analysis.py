@@ -1,0 +1,210 @@
+"""What every command needs to know of a model before it decides anything."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.coupling import Coupling, couple
+from onnxprune.data.load import load_from_function, load_samples
+from onnxprune.data.samples import Samples
+from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
+from onnxprune.data.synthetic import random_feed, synthetic_samples
+from onnxprune.errors import InputError
+from onnxprune.model.cost import CostModel
+from onnxprune.model.load import Model, load
+from onnxprune.model.view import View, build_view
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.rewrite.verify import Verifier
+from onnxprune.runtime.session import Feeds, RunFailedError, Session
+from onnxprune.runtime.trace import Trace, trace
+
+__all__ = ["Analysis", "analyse", "read_samples"]
+
+_DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
+_SYNTHETIC = (
+    "no --data: measured on synthetic inputs, which say little about real ones; "
+    "the drop on real inputs may be far larger"
+)
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A model looked at from all sides.
+
+    Attributes
+    ----------
+    model : Model
+    view : View
+    specs : tuple of InputSpec
+    samples : Samples
+    shapes : mapping of input name to shape
+        The sizes that costs and latency are stated for.
+    traces : tuple of Trace
+        At most two, at other sizes than ``shapes`` where the model allows it (the first with a
+        larger batch only); the first is what positions are counted in.
+    costs : CostModel
+        At ``shapes``.
+    coupling : Coupling
+    probes : tuple of Feeds
+        Two random samples for verification.
+    warnings : tuple of str
+    """
+
+    model: Model
+    view: View
+    specs: tuple[InputSpec, ...]
+    samples: Samples
+    shapes: Shapes
+    traces: tuple[Trace, ...]
+    costs: CostModel
+    coupling: Coupling
+    probes: tuple[Feeds, ...]
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def verifier(self) -> Verifier:
+        """The masked original, ready to be compared with cuts."""
+        return Verifier(self.view, self.traces[0], self.coupling, self.probes)
+
+    def stated_feed(self) -> Feeds:
+        """Return one feed at the stated sizes: a real sample where it has them."""
+        example = self.samples.example()
+        if all(example[name].shape == shape for name, shape in self.shapes.items()):
+            return example
+        return random_feed(self.model.proto, self.specs, self.shapes, np.random.default_rng(0))
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Sizes that the dynamic axes were given."""
+        return named_dims(self.specs, self.shapes)
+
+    @property
+    def base(self) -> Path:
+        """Folder that external data is relative to."""
+        return self.model.path.parent
+
+
+def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
+    """Load a model, run it, and find what can be cut.
+
+    Parameters
+    ----------
+    source : Path
+    options : Options
+    progress : Progress
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    InputError
+        If the model or the data cannot be used.
+    UsageError
+        If the options contradict the model.
+    """
+    progress.stage("load")
+    model = load(source)
+    specs = input_specs(model.proto)
+    samples, shapes = read_samples(model, specs, options)
+    for note in samples.notes:
+        progress.note(note)
+    view = build_view(model.proto, source.parent)
+    rng = np.random.default_rng(options.seed)
+
+    def feed(sizes: Shapes) -> Feeds:
+        return random_feed(model.proto, specs, sizes, rng)
+
+    progress.stage("couple")
+    plain = feed(shapes)
+    first = _first_trace(view, plain, source)
+    found = list(_further_traces(view, [feed(s) for s in _other_sizes(specs, shapes, samples)]))
+    probes = (*(probe for probe, _ in found), plain, feed(shapes))[:2]
+    traces = tuple(seen for _, seen in found) or (first,)
+    coupling = couple(view, traces[0])
+    warnings = (_SYNTHETIC,) if samples.synthetic else ()
+    return Analysis(
+        model=model, view=view, specs=specs, samples=samples, shapes=shapes,
+        traces=traces, costs=CostModel(view, first), coupling=coupling,
+        probes=probes, warnings=warnings,
+    )
+
+
+def read_samples(
+    model: Model, specs: Sequence[InputSpec], options: Options
+) -> tuple[Samples, dict[str, tuple[int, ...]]]:
+    """Read the calibration data, or make some up; and give every dynamic axis a size."""
+    samples = None
+    if options.loader is not None:
+        samples = load_from_function(options.loader, specs, limit=options.samples)
+    elif options.data is not None:
+        samples = load_samples(options.data, specs, limit=options.samples, seed=options.seed)
+    shapes = resolve_shapes(
+        specs, input_shapes=options.input_shapes, dims=options.dims, samples=samples
+    )
+    if samples is None:
+        count = min(options.samples, 64)
+        samples = synthetic_samples(model.proto, specs, shapes, count=count, seed=options.seed)
+    return samples, shapes
+
+
+def _other_sizes(
+    specs: Sequence[InputSpec], shapes: Shapes, samples: Samples
+) -> Iterator[Shapes]:
+    """A larger batch first, then other sizes everywhere; nothing for a model of fixed sizes."""
+    seen = [dict(shapes)]
+    for batch, scale in ((2, 1.0), (3, 2.0), (3, 0.5), (3, 1.0)):
+        sizes = dict(_varied(specs, shapes, samples, batch, scale))
+        if sizes not in seen:
+            seen.append(sizes)
+            yield sizes
+
+
+def _varied(
+    specs: Sequence[InputSpec], shapes: Shapes, samples: Samples, batch: int, scale: float
+) -> Shapes:
+    dims = {}
+    for spec in specs:
+        for axis, size in enumerate(shapes[spec.name]):
+            dim = spec.dim(axis)
+            if isinstance(dim, str) and dim.isidentifier():
+                first = axis == spec.batch_axis
+                dims.setdefault(dim, max(batch, size) if first else max(2, int(size * scale)))
+                if first:
+                    dims[dim] = max(batch, size)
+    return resolve_shapes(specs, input_shapes={}, dims=dims, samples=samples, batch=batch,
+                          other=int(16 * scale))
+
+
+def _first_trace(view: View, feed: Feeds, source: Path) -> Trace:
+    """A model that does not run is rejected before anything else is tried."""
+    try:
+        return trace(view, feed, deadline=_DEADLINE)
+    except RunFailedError as error:
+        try:
+            Session(source).run(feed, deadline=_DEADLINE)
+        except RunFailedError as plain:
+            msg = f"{source}: onnxruntime cannot run this model: {plain}"
+            raise InputError(msg) from plain
+        msg = f"{source}: onnxruntime cannot show this model's inner values: {error}"
+        raise InputError(msg) from error
+
+
+def _further_traces(view: View, feeds: Sequence[Feeds]) -> Iterator[tuple[Feeds, Trace]]:
+    """Trace the first two feeds that the model runs on."""
+    count = 0
+    for feed in feeds:
+        if count == 2:
+            return
+        try:
+            seen = trace(view, feed, deadline=_DEADLINE)
+        except RunFailedError:
+            continue  # sizes that the user did not ask for need not work
+        count += 1
+        yield feed, seen

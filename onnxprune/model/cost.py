@@ -1,0 +1,147 @@
+"""What a model costs: parameters, multiply-accumulates, bytes; before and after a cut."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.view import Node, View
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Cost", "CostModel", "Term", "fractions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Parameters (float constants, each counted once), multiply-accumulates, bytes of constants."""
+
+    params: float
+    macs: float
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A cost that shrinks in proportion to each of its axes; ``node`` is "" for shared constants."""
+
+    node: str
+    cost: Cost
+    axes: tuple[Axis, ...]
+
+
+class CostModel:
+    """Prices a model under any cut.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+        At the sizes the cost is to be counted for (batch 1 unless the user says otherwise).
+    """
+
+    def __init__(self, view: View, trace: Trace) -> None:
+        self.terms = (*_constant_terms(view), *_mac_terms(view, trace))
+        self._by_axis: dict[Axis, list[int]] = defaultdict(list)
+        for number, term in enumerate(self.terms):
+            for axis in term.axes:
+                self._by_axis[axis].append(number)
+        self.total = self._sum(dict.fromkeys(range(len(self.terms)), 1.0))
+
+    def touched(self, axes: Iterator[Axis] | Mapping[Axis, object]) -> set[int]:
+        """Return the numbers of the terms that depend on any of the axes."""
+        return {number for axis in axes for number in self._by_axis.get(axis, ())}
+
+    def price(self, kept: Mapping[Axis, float]) -> Cost:
+        """Price the model with a fraction of some axes kept.
+
+        Parameters
+        ----------
+        kept : mapping of Axis to float
+            Share of the axis's positions that stay, 0-1.
+
+        Returns
+        -------
+        Cost
+        """
+        saved = self.saved(kept)
+        total = self.total
+        return Cost(total.params - saved.params, total.macs - saved.macs, total.bytes - saved.bytes)
+
+    def saved(self, kept: Mapping[Axis, float]) -> Cost:
+        """Return what a cut saves."""
+        return self._sum({
+            number: 1.0 - prod(kept.get(axis, 1.0) for axis in self.terms[number].axes)
+            for number in self.touched(kept)
+        })
+
+    def _sum(self, shares: Mapping[int, float]) -> Cost:
+        found = [(self.terms[number].cost, share) for number, share in shares.items()]
+        return Cost(
+            sum(c.params * s for c, s in found), sum(c.macs * s for c, s in found),
+            sum(c.bytes * s for c, s in found),
+        )
+
+
+def fractions(keeps: Mapping[Axis, NDArray[np.bool_]]) -> dict[Axis, float]:
+    """Turn keep masks into shares."""
+    return {axis: float(mask.mean()) for axis, mask in keeps.items()}
+
+
+def _constant_terms(view: View) -> Iterator[Term]:
+    """Price every constant once, by the first of its uses."""
+    seen = set()
+    for value, use in view.uses.items():
+        if use.original in seen:
+            continue
+        seen.add(use.original)
+        array = view.constant(value)
+        params = array.size if array.dtype.kind in "fV" else 0
+        axes = tuple(Axis(value, axis) for axis in range(array.ndim))
+        yield Term("", Cost(params, 0, array.nbytes), axes)
+
+
+def _mac_terms(view: View, trace: Trace) -> Iterator[Term]:
+    for node in view.nodes:
+        if node.domain == "" and all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v):
+            macs, axes = _macs(node, trace)
+            if macs:
+                yield Term(node.name, Cost(0, macs, 0), axes)
+
+
+def _macs(node: Node, trace: Trace) -> tuple[int, tuple[Axis, ...]]:
+    """Count a node's multiply-accumulates, and name the axes they are a product of."""
+    shapes = [trace.shapes.get(value, ()) for value in node.inputs]
+    match node.op_type:
+        case "Conv" | "ConvTranspose":
+            places = trace.shapes[node.outputs[0]] if node.op_type == "Conv" else shapes[0]
+            weight = node.inputs[1]
+            return places[0] * prod(places[2:]) * prod(shapes[1]), (Axis(weight, 0), Axis(weight, 1))
+        case "MatMul" | "Gemm":
+            y = node.outputs[0]
+            inner = len(shapes[0]) - 1 if not node.attributes.get("transA") else 0
+            out = trace.shapes[y]
+            axes = (*(Axis(y, i) for i in range(len(out))), Axis(node.inputs[0], inner))
+            return prod(out) * shapes[0][inner], axes
+        case "Einsum":
+            return _einsum(node, shapes)
+        case "LSTM" | "GRU" | "RNN":
+            steps, batch = shapes[0][:2]
+            return steps * batch * (prod(shapes[1]) + prod(shapes[2])), ()
+    return 0, ()
+
+
+def _einsum(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, tuple[Axis, ...]]:
+    equation = node.attributes["equation"]
+    assert isinstance(equation, bytes)
+    letters: dict[str, tuple[int, Axis]] = {}
+    text = equation.decode().replace(" ", "").split("->")[0]
+    if "." in text:
+        return 0, ()
+    for value, shape, term in zip(node.inputs, shapes, text.split(","), strict=True):
+        for axis, letter in enumerate(term):
+            letters.setdefault(letter, (shape[axis], Axis(value, axis)))
+    return prod(size for size, _ in letters.values()), tuple(axis for _, axis in letters.values())

@@ -1,0 +1,136 @@
+"""The plan: which channels go, bound to one model, replayable."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune import __version__
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.coupling.relations import Axis
+from onnxprune.errors import InputError
+from onnxprune.model.load import Model
+from onnxprune.report.json import dumps, validate
+from onnxprune.rewrite.keeps import Keeps, Mask
+
+__all__ = ["Plan", "load_plan", "make_plan"]
+
+FORMAT = "onnxprune-plan/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a plan file says; ``content`` is the whole of it, in the shape of its schema."""
+
+    content: Mapping[str, object]
+
+    def text(self) -> str:
+        """Render the file."""
+        return dumps(self.content)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Input shapes that positions were counted at."""
+        dims = self.content["dims"]
+        assert isinstance(dims, dict)
+        return {name: tuple(shape) for name, shape in dims.items()}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is cut."""
+        return not self.content["removed"]
+
+    def removed_channels(self, groups: Sequence[Group]) -> tuple[tuple[Group, list[int]], ...]:
+        """Return what goes by group; groups that the model no longer has are left out."""
+        entries = self.content["groups"]
+        assert isinstance(entries, list)
+        gone = {entry["name"]: entry["removed"] for entry in entries}
+        return tuple((group, gone[group.name]) for group in groups if group.name in gone)
+
+    def keeps(self, sizes: Mapping[Axis, int]) -> dict[Axis, Mask]:
+        """Return the keep masks.
+
+        Raises
+        ------
+        InputError
+            If the plan names an axis or a position that the model does not have.
+        """
+        masks: dict[Axis, Mask] = {}
+        removed = self.content["removed"]
+        assert isinstance(removed, list)
+        for entry in removed:
+            axis, positions = Axis(entry["value"], entry["axis"]), np.array(entry["positions"], int)
+            size = sizes.get(axis)
+            if size is None or positions.max(initial=0) >= size:
+                msg = f"the plan cuts {axis}, which this model does not have; make the plan anew"
+                raise InputError(msg)
+            masks[axis] = np.ones(size, bool)
+            masks[axis][positions] = False
+        return masks
+
+
+def make_plan(
+    found: Analysis, removed: Sequence[tuple[Group, Sequence[int]]], keeps: Keeps,
+    *, seed: int, multiple_of: int | None,
+) -> Plan:
+    """Write down a selection.
+
+    Parameters
+    ----------
+    found : Analysis
+    removed : sequence of (Group, channel numbers)
+    keeps : mapping of Axis to mask
+        The same, per axis.
+    seed : int
+    multiple_of : int, optional
+
+    Returns
+    -------
+    Plan
+    """
+    gone = {group.name: list(map(int, channels)) for group, channels in removed}
+    constants = found.view.uses
+    return Plan({
+        "format": FORMAT,
+        "onnxprune": __version__,
+        "model": {"sha256": found.model.sha256, "bytes": found.model.bytes},
+        "seed": seed,
+        "dims": {name: list(shape) for name, shape in found.shapes.items()},
+        "multiple_of": multiple_of,
+        "removed": [
+            {"value": axis.value, "axis": axis.axis, "initializer": axis.value in constants,
+             "positions": np.flatnonzero(~mask).tolist()}
+            for axis, mask in sorted(keeps.items())
+        ],
+        "groups": [
+            {"name": g.name, "kind": g.kind, "before": g.size, "after": g.size - len(gone[g.name]),
+             "exact": g.exact, "removed": gone[g.name]}
+            for g in found.coupling.groups if gone.get(g.name)
+        ],
+    })
+
+
+def load_plan(path: Path, model: Model) -> Plan:
+    """Read a plan and check that it belongs to a model.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no plan, or was made for another model.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        msg = f"cannot read the plan '{path}': {error.strerror}"
+        raise InputError(msg) from error
+    except ValueError as error:
+        msg = f"'{path}' is no plan: it is not JSON ({error})"
+        raise InputError(msg) from error
+    validate(content, FORMAT, str(path))
+    if content["model"]["sha256"] != model.sha256:
+        msg = f"the plan {path} was made for another model (SHA-256 differs from {model.path})"
+        raise InputError(msg)
+    return Plan(content)

@@ -1,0 +1,94 @@
+"""Cut, verify, and where that fails find the groups at fault and go on without them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.rewrite.cut import cut
+from onnxprune.rewrite.keeps import Keeps, keep_masks
+from onnxprune.rewrite.repairs import UnrepresentableError
+from onnxprune.rewrite.verify import TOLERANCE
+
+__all__ = ["Proven", "attempt", "prove"]
+
+Removal = tuple[Group, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proven:
+    """A cut model that equals its reference.
+
+    Attributes
+    ----------
+    model : ModelProto
+    keeps : mapping of Axis to mask
+    removed : tuple of (Group, channel numbers)
+        What was cut in the end.
+    error : float
+        Relative error against the masked original.
+    guilty : mapping of group name to reason
+        Groups that were left whole because cutting them could not be written or proven.
+    """
+
+    model: onnx.ModelProto
+    keeps: Keeps
+    removed: tuple[Removal, ...]
+    error: float
+    guilty: Mapping[str, str]
+
+
+def prove(found: Analysis, removed: Sequence[Removal]) -> Proven:
+    """Cut groups and verify the result; drop the groups that make it fail.
+
+    Parameters
+    ----------
+    found : Analysis
+    removed : sequence of (Group, channel numbers)
+
+    Returns
+    -------
+    Proven
+        With ``removed`` empty and an untouched copy if no cut could be proven.
+    """
+    good = [r for r in removed if len(r[1])]
+    guilty: dict[str, str] = {}
+    while True:
+        model, keeps, error, reason = _cut(found, good)
+        if model is not None and error <= TOLERANCE:
+            return Proven(model, keeps, tuple(good), error, guilty)
+        culprits = _culprits(found, good) or {good[-1][0].name: f"{reason} (only together)"}
+        guilty |= culprits
+        good = [r for r in good if r[0].name not in culprits]
+
+
+def attempt(found: Analysis, removed: Sequence[Removal]) -> tuple[float, str]:
+    """Return the error of cutting some groups, and the reason where it is not small."""
+    _, _, error, reason = _cut(found, removed)
+    return error, reason
+
+
+def _cut(
+    found: Analysis, removed: Sequence[Removal]
+) -> tuple[onnx.ModelProto | None, Keeps, float, str]:
+    keeps = keep_masks(removed, found.coupling.collected.sizes)
+    try:
+        model = cut(found.view, found.coupling, found.traces, keeps)
+    except UnrepresentableError as error:
+        return None, keeps, float("inf"), str(error)
+    error = found.verifier.error(model, keeps) if keeps else 0.0
+    reason = "" if error <= TOLERANCE else f"differs from its reference by {error:.2g}"
+    return model, keeps, error, reason
+
+
+def _culprits(found: Analysis, removed: Sequence[Removal]) -> dict[str, str]:
+    """Bisect: cut halves until single groups are left that fail alone."""
+    error, reason = attempt(found, removed)
+    if error <= TOLERANCE:
+        return {}
+    if len(removed) == 1:
+        return {removed[0][0].name: reason}
+    middle = len(removed) // 2
+    return _culprits(found, removed[:middle]) | _culprits(found, removed[middle:])

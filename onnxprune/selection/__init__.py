@@ -1,0 +1,1 @@
+"""Which channels go: budgets, the widths that are allowed, and the allocation over groups."""

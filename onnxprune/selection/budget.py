@@ -1,0 +1,75 @@
+"""What the user wants to reach, and how far a model is from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxprune.errors import UsageError
+from onnxprune.model.cost import Cost
+from onnxprune.options import Options
+
+__all__ = ["Budget", "budget_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Ratios of the original to reach; all of them.
+
+    Attributes
+    ----------
+    ratios : mapping of quantity to ratio
+        Quantities are ``macs``, ``params`` and ``bytes``.
+    total : Cost
+        Of the original.
+    overhead : float
+        Bytes of the file that are not constants.
+    """
+
+    ratios: Mapping[str, float]
+    total: Cost
+    overhead: float = 0.0
+
+    def reached(self, saved: Cost) -> dict[str, float]:
+        """Return the ratio of each budgeted quantity after a saving."""
+        return {name: self._ratio(name, saved) for name in self.ratios}
+
+    def met(self, saved: Cost) -> bool:
+        """Say whether every ratio is reached."""
+        return all(self._ratio(name, saved) <= ratio for name, ratio in self.ratios.items())
+
+    def progress(self, saved: Cost, more: Cost) -> float:
+        """Value a further saving: the summed share of each missing amount that it brings."""
+        value = 0.0
+        for name, ratio in self.ratios.items():
+            missing = self._ratio(name, saved) - ratio
+            if missing > 0:
+                gain = getattr(more, name) / self._whole(name)
+                value += min(gain / missing, 1.0)
+        return value
+
+    def _whole(self, name: str) -> float:
+        whole = float(getattr(self.total, name))
+        return whole + self.overhead if name == "bytes" else whole
+
+    def _ratio(self, name: str, saved: Cost) -> float:
+        return 1.0 - float(getattr(saved, name)) / max(self._whole(name), 1.0)
+
+
+def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget:
+    """Make the budget that the options ask for.
+
+    Raises
+    ------
+    UsageError
+        If no ratio is given, or one is outside (0, 1).
+    """
+    given = {"macs": options.macs, "params": options.params, "bytes": options.size}
+    ratios = {name: ratio for name, ratio in given.items() if ratio is not None}
+    if not ratios:
+        msg = "no budget: give --macs, --params or --size with the ratio of the original to reach"
+        raise UsageError(msg)
+    for name, ratio in ratios.items():
+        if not 0.0 < ratio < 1.0:
+            option = "size" if name == "bytes" else name
+            msg = f"--{option} {ratio:g} is not a ratio between 0 and 1; 0.5 asks for half"
+            raise UsageError(msg)
+    return Budget(ratios, total, max(file_bytes - total.bytes, 0.0))

@@ -1,0 +1,110 @@
+"""Measure, then choose: from groups and a budget to the channels that go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.data.splits import Splits
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.runtime.session import Feeds, Session
+from onnxprune.selection.allocation import Allocation, allocate
+from onnxprune.selection.budget import Budget
+from onnxprune.selection.widths import allowed_widths
+from onnxprune.sensitivity.perturbation import Batches, measure
+from onnxprune.sensitivity.values import Sensitivity
+
+__all__ = ["Selection", "choose", "measure_groups", "output_names"]
+
+_MULTIPLES = (4, 1)  # tried in this order: convolutions leave their fast layout off multiples of 4
+_BATCH = 32
+_FEWEST, _MEMORY = 8, 1 << 30  # samples that channels are perturbed on; bytes of cached activations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """What goes, and how it came about.
+
+    Attributes
+    ----------
+    allocation : Allocation
+    multiple_of : int
+        The widths' multiple that was used in the end.
+    removed : tuple of (Group, channel numbers)
+    """
+
+    allocation: Allocation
+    multiple_of: int
+    removed: tuple[tuple[Group, tuple[int, ...]], ...]
+
+
+def output_names(found: Analysis) -> tuple[str, ...]:
+    """Return the float outputs, whose change is what is measured."""
+    trace = found.traces[0]
+    return tuple(n for n in found.view.outputs if n in trace.dtypes and trace.dtypes[n].kind in "fV")
+
+
+def measure_groups(
+    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options, progress: Progress
+) -> Sensitivity:
+    """Measure what every group's channels are worth, within the time limit."""
+    progress.stage("measure")
+    sizes = found.coupling.collected.sizes
+    widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
+    channels = sum(group.size for group in groups)
+    count = _samples(found, channels, len(splits.fit), options.time_limit)
+    batches = Batches(
+        fit=_batches(found, splits.fit[:count]),
+        select=_batches(found, splits.select[: max(count, _FEWEST)]),
+    )
+    return measure(
+        found.view, found.traces[0], found.coupling, groups, batches, widths,
+        outputs=output_names(found), time_limit=options.time_limit, progress=progress,
+    )
+
+
+def choose(
+    found: Analysis, groups: Sequence[Group], measured: Sensitivity, budget: Budget, options: Options
+) -> Selection:
+    """Allocate the budget, at the widest multiple that can reach it."""
+    sizes = found.coupling.collected.sizes
+    multiples = (options.multiple_of,) if options.multiple_of else _MULTIPLES
+    for multiple in multiples:
+        widths = {g.name: allowed_widths(g, multiple, sizes) for g in groups}
+        allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes)
+        if allocation.met:
+            break
+    removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
+    return Selection(allocation, multiple, removed)
+
+
+def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:
+    return list(found.samples.feeds(indices, _BATCH))
+
+
+def _samples(found: Analysis, channels: int, available: int, limit: float) -> int:
+    """Choose how many samples to perturb on: what the time limit and memory allow."""
+    feed = next(iter(found.samples.feeds(range(min(_FEWEST, len(found.samples))), _FEWEST)))
+    session = Session(found.model.path)
+    session.run(feed)
+    seconds = _seconds(session, feed) / _FEWEST
+    trace = found.traces[0]
+    batch = max(next(iter(found.probes[0].values())).shape[:1] or (1,))
+    activations = sum(
+        4 * int(np.prod(shape)) for value, shape in trace.shapes.items()
+        if not found.view.is_constant(value)
+    ) / max(batch, 1)
+    by_time = 0.4 * limit / max(0.5 * channels * seconds, 1e-9)
+    by_memory = _MEMORY / max(activations, 1.0)
+    return int(np.clip(min(by_time, by_memory), min(_FEWEST, available), available))
+
+
+def _seconds(session: Session, feed: Feeds) -> float:
+    import time
+
+    start = time.process_time()
+    session.run(feed)
+    return time.process_time() - start

@@ -1,0 +1,68 @@
+"""The cheaper order: how much a channel puts into the operators that read it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling, Group, Member
+from onnxprune.model.view import View
+from onnxprune.runtime.session import Feeds
+
+__all__ = ["activation_importance"]
+
+
+def activation_importance(
+    view: View, coupling: Coupling, group: Group, caches: Sequence[Feeds]
+) -> NDArray[np.float64]:
+    """Score channels by mean squared activation times squared outgoing weight, summed over exits.
+
+    Each exit's scores are divided by their sum, so that readers of different scale count alike.
+
+    Parameters
+    ----------
+    view : View
+    coupling : Coupling
+    group : Group
+    caches : sequence of feeds
+        With the activations at the group's exits.
+
+    Returns
+    -------
+    float array, shape (channels,)
+    """
+    members = {member.axis: member for member in group.members}
+    total = np.zeros(group.size)
+    for axis, member in members.items():
+        arrays = [feed[axis.value] for feed in caches if axis.value in feed]
+        for node, contract in coupling.contracts.get(axis, ()):
+            if not arrays or contract.how != "sum":
+                continue
+            energy = _per_channel(_energy(arrays, axis.axis), member)
+            weights = _weights(view, view.by_index[node].inputs, members)
+            score = energy * weights
+            total += score / score.sum() if score.sum() > 0 else 0.0
+    return total
+
+
+def _energy(arrays: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:
+    """Mean square over everything but one axis."""
+    parts = [
+        (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) ** 2).mean(axis=1)
+        for a in arrays
+    ]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _per_channel(positions: NDArray[np.float64], member: Member) -> NDArray[np.float64]:
+    return np.asarray(positions[member.positions].sum(axis=1))
+
+
+def _weights(view: View, inputs: Sequence[str], members: dict[object, Member]) -> NDArray[np.float64]:
+    """Squared norm of what each channel is multiplied with; 1 where that is no constant."""
+    for axis, member in members.items():
+        value, number = axis.value, axis.axis  # type: ignore[attr-defined]
+        if value in inputs and view.is_constant(value):
+            array = np.moveaxis(view.constant(value), number, 0).astype(np.float64)
+            return _per_channel((array.reshape(len(array), -1) ** 2).sum(axis=1), member)
+    return np.ones(())

@@ -1,0 +1,89 @@
+"""Change of the output, as vectors that may be added up."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["OutputChange"]
+
+_MOST = 256  # dimensions kept per sample and output; more are projected
+
+
+class OutputChange:
+    """Turns outputs into change vectors whose squared norm is the relative squared error.
+
+    Every float output is scaled by its own spread over the samples, so that several outputs
+    weigh alike; wide outputs are projected at random (Johnson-Lindenstrauss), which keeps norms
+    and sums of vectors.
+
+    Parameters
+    ----------
+    clean : sequence of mappings of output name to array
+        Outputs of the original, one mapping per batch.
+    seed : int
+        Of the projection.
+    """
+
+    def __init__(self, clean: Sequence[Mapping[str, NDArray[np.generic]]], *, seed: int = 0) -> None:
+        self._clean = clean
+        self._seed = seed
+        self._names = tuple(n for n, a in clean[0].items() if a.dtype.kind in "fV")
+        self._scale = {n: self._spread(n) for n in self._names}
+        self._matrices: dict[tuple[str, int], NDArray[np.float32]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Outputs that count: the float ones."""
+        return self._names
+
+    def vector(self, batch: int, outputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Return the change of one batch.
+
+        Parameters
+        ----------
+        batch : int
+            Number of the batch in ``clean``.
+        outputs : mapping of output name to array
+            Outputs that are missing have not changed.
+
+        Returns
+        -------
+        float32 array, shape (dims,)
+        """
+        parts = []
+        for name in self._names:
+            clean = self._clean[batch][name]
+            found = outputs.get(name)
+            change = np.zeros(clean.shape, np.float32) if found is None else _finite(found, clean)
+            rows = (change / self._scale[name]).reshape(len(change) if change.ndim else 1, -1)
+            parts.append(self._project(name, rows).ravel())
+        return np.concatenate(parts) if parts else np.zeros(1, np.float32)
+
+    def _spread(self, name: str) -> float:
+        """Root of the summed squared deviation over all samples and the outputs that count."""
+        values = [np.asarray(batch[name], np.float64).ravel() for batch in self._clean]
+        every = np.concatenate(values)
+        every = every[np.isfinite(every)]
+        total = float(((every - every.mean()) ** 2).sum()) if every.size else 0.0
+        if total == 0.0:
+            total = float((every**2).sum()) or 1.0
+        return float(np.sqrt(total * len(self._names)))
+
+    def _project(self, name: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        width = rows.shape[1]
+        if width <= _MOST:
+            return rows
+        key = (name, width)
+        if key not in self._matrices:
+            rng = np.random.default_rng(self._seed)
+            signs = rng.integers(0, 2, (width, _MOST), dtype=np.int8) * 2 - 1
+            self._matrices[key] = signs.astype(np.float32) / np.float32(np.sqrt(_MOST))
+        return rows @ self._matrices[key]
+
+
+def _finite(found: NDArray[np.generic], clean: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Subtract; where both are the same infinity (masked scores) nothing changed."""
+    with np.errstate(invalid="ignore"):
+        change = found.astype(np.float32) - clean.astype(np.float32)
+    return np.nan_to_num(change, nan=0.0, posinf=1e6, neginf=-1e6)

@@ -1,0 +1,177 @@
+"""Exact perturbation: take one channel away, run what lies downstream, look at the output.
+
+A channel's exit slices are zeroed by a gate in front of the operator that sums the channels up,
+which equals zeroing the slices of the initializers behind it. One session serves all channels of
+a group, and only the part of the graph downstream of the gates runs, from cached activations.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.model.view import View
+from onnxprune.progress import Progress
+from onnxprune.rewrite.keeps import Mask, keep_masks
+from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import Feeds, Session
+from onnxprune.runtime.suffix import Suffix, make_suffix
+from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity.importance import activation_importance
+from onnxprune.sensitivity.order import greedy_order
+from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+
+__all__ = ["Batches", "measure"]
+
+_LEVELS = 8  # widths per group that are measured end to end
+_SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Feeds to perturb channels on (``fit``), and others to measure widths on (``select``)."""
+
+    fit: Sequence[Feeds]
+    select: Sequence[Feeds]
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Cached activations of one group's suffix, for both kinds of samples."""
+
+    suffix: Suffix
+    fit: Sequence[Feeds]
+    select: Sequence[Feeds]
+
+
+class _Measurer:
+    def __init__(
+        self, view: View, trace: Trace, coupling: Coupling, batches: Batches, outputs: Sequence[str]
+    ) -> None:
+        self.view, self.trace, self.coupling, self.batches = view, trace, coupling, batches
+        self.outputs = outputs
+        session = Session(_with_outputs(view.model, outputs))
+        self.fit = OutputChange([session.run(feed, outputs) for feed in batches.fit])
+        self.select = OutputChange([session.run(feed, outputs) for feed in batches.select])
+        self.runs = 0
+
+    def prepare(self, group: Group) -> _Prepared:
+        """Make the session of a group and cache what crosses into it."""
+        axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
+        gated = gate(self.view, self.trace, self.coupling, axes)
+        gated = type(gated)(_with_outputs(gated.model, self.outputs), gated.shapes, gated.ratios)
+        suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
+        session = Session(_with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
+
+        def cached(feed: Feeds) -> Feeds:
+            inner = session.run(feed, suffix.boundary) if session is not None else {}
+            return {**inner, **{name: feed[name] for name in suffix.inputs}}
+
+        return _Prepared(suffix, [cached(f) for f in self.batches.fit],
+                         [cached(f) for f in self.batches.select])
+
+    def change(self, ready: _Prepared, group: Group, channels: Sequence[int], *, fit: bool) -> NDArray[np.float32]:
+        """Return the output change vector with some channels gone."""
+        masks = ready.suffix.gated.feeds(self.masks(group, channels))
+        caches, outputs = (ready.fit, self.fit) if fit else (ready.select, self.select)
+        self.runs += len(caches)
+        return np.concatenate([
+            outputs.vector(number, ready.suffix.run(cache, masks))
+            for number, cache in enumerate(caches)
+        ])
+
+    def masks(self, group: Group, channels: Sequence[int]) -> dict[object, Mask]:
+        return keep_masks([(group, channels)], self.coupling.collected.sizes)  # type: ignore[return-value]
+
+    def group(self, group: Group, widths: NDArray[np.int64], deadline: float) -> GroupSensitivity:
+        """Order one group's channels and measure its curve."""
+        ready = self.prepare(group)
+        vectors: list[NDArray[np.float32]] = []
+        start = time.monotonic()
+        for channel in range(group.size):
+            vectors.append(self.change(ready, group, [channel], fit=True))
+            spent = time.monotonic() - start
+            if start + spent / (channel + 1) * group.size > deadline and channel < group.size - 1:
+                break
+        if len(vectors) == group.size:
+            table = np.stack(vectors)
+            order, scores = greedy_order(table), (table.astype(np.float64) ** 2).sum(axis=1)
+        else:
+            scores = activation_importance(self.view, self.coupling, group, ready.fit)
+            order = np.argsort(scores, kind="stable")
+        errors = [
+            float((self.change(ready, group, order[: group.size - width].tolist(), fit=False)
+                   .astype(np.float64) ** 2).sum()) if width < group.size else 0.0
+            for width in widths
+        ]
+        method = "perturbation" if len(vectors) == group.size else "activation"
+        return GroupSensitivity(order, scores, widths, np.maximum.accumulate(errors), method)
+
+
+def measure(
+    view: View, trace: Trace, coupling: Coupling, groups: Sequence[Group], batches: Batches,
+    widths: Mapping[str, Sequence[int]], *, outputs: Sequence[str], time_limit: float,
+    progress: Progress,
+) -> Sensitivity:
+    """Measure groups by exact perturbation, one channel at a time.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+    coupling : Coupling
+    groups : sequence of Group
+    batches : Batches
+    widths : mapping of group name to kept widths
+        That the group may be narrowed to; at most eight of them are measured.
+    outputs : sequence of str
+        Values whose change counts.
+    time_limit : float
+        Seconds. Each group gets its share by size; a group whose channels do not fit into its
+        share (and what groups before it left over) is ordered by activation importance.
+    progress : Progress
+
+    Returns
+    -------
+    Sensitivity
+    """
+    measurer = _Measurer(view, trace, coupling, batches, outputs)
+    start = time.monotonic()
+    remaining = sum(group.size for group in groups)
+    found: dict[str, GroupSensitivity] = {}
+    for group in progress.track(sorted(groups, key=lambda g: g.size), len(groups), "groups"):
+        now = time.monotonic()
+        left = max(start + _SHARE * time_limit - now, 0.0)
+        deadline = now + left * group.size / remaining
+        found[group.name] = measurer.group(group, _levels(widths[group.name], group.size), deadline)
+        remaining -= group.size
+    samples = sum(_length(feed) for feed in batches.fit)
+    return Sensitivity(found, samples, measurer.runs)
+
+
+def _levels(widths: Sequence[int], size: int) -> NDArray[np.int64]:
+    """Choose at most eight of the widths, evenly, the narrowest included; all channels first."""
+    narrower = sorted((w for w in widths if w < size), reverse=True)
+    if len(narrower) > _LEVELS:
+        picks = np.linspace(0, len(narrower) - 1, _LEVELS).round().astype(int)
+        narrower = [narrower[i] for i in picks]
+    return np.array([size, *narrower], np.int64)
+
+
+def _length(feed: Feeds) -> int:
+    first = next(iter(feed.values()))
+    return len(first) if first.ndim else 1
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Copy a model with other outputs; their types are onnxruntime's to infer."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return copy

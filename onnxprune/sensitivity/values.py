@@ -1,0 +1,57 @@
+"""What measuring gives to selection, whichever method measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GroupSensitivity", "Method", "Sensitivity"]
+
+Method = Literal["perturbation", "activation"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupSensitivity:
+    """One group's removal order, and what its widths cost in output error.
+
+    Attributes
+    ----------
+    order : int array, shape (channels,)
+        Channel numbers, the first to go first.
+    scores : float array, shape (channels,)
+        Relative squared change of the output when a channel alone goes (``perturbation``), or the
+        cheaper importance in units of its own (``activation``).
+    widths : int array, shape (levels,)
+        Kept channels, descending from all of them.
+    errors : float array, shape (levels,)
+        Relative squared output change with the group narrowed to each width, on samples that the
+        order was not made from; never decreasing.
+    method : Method
+        Where the order comes from.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    widths: NDArray[np.int64]
+    errors: NDArray[np.float64]
+    method: Method
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensitivity:
+    """All groups, and how they were measured.
+
+    Attributes
+    ----------
+    groups : mapping of group name to GroupSensitivity
+    samples : int
+        Samples that channels were perturbed on.
+    runs : int
+        Runs of suffixes that it took.
+    """
+
+    groups: Mapping[str, GroupSensitivity]
+    samples: int
+    runs: int
