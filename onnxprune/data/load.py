@@ -2,9 +2,7 @@
 
 import contextlib
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,30 +47,52 @@ def load_samples(path: Path, specs: Sequence[InputSpec], *, limit: int, seed: in
         msg = f"the model has no inputs, so {path} cannot be fed to it"
         raise InputError(msg)
     if path.is_dir():
-        return _load_directory(path, specs, limit=limit, seed=seed)
+        try:
+            return _load_directory(path, specs, limit=limit, seed=seed)
+        except OSError as error:
+            msg = f"cannot read directory {path}: {error.strerror}"
+            raise InputError(msg) from error
     if not path.is_file():
-        msg = f"calibration data {path} does not exist"
+        why = "is neither a file nor a directory" if path.exists() else "does not exist"
+        msg = f"calibration data {path} {why}"
         raise InputError(msg)
     return collect([_load_file(path, specs)], specs, limit=limit, seed=seed)
 
 
 def _load_directory(path: Path, specs: Sequence[InputSpec], *, limit: int, seed: int) -> Samples:
-    files = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
-    sets = sorted({f.parent for f in files if tensor_number(f) is not None}, key=_natural)
+    files = _visible_files(path.iterdir(), path)
+    sets = _test_sets(path)
     if sets:
         return _sample(sets, load_test_set, specs, limit=limit, seed=seed)
-    arrays = sorted((f for f in files if f.suffix.lower() in (".npz", ".npy")), key=_natural)
-    by_input = {f.stem: f for f in arrays if f.suffix.lower() == ".npy" and f.parent == path}
+    arrays = [f for f in files if f.suffix.lower() in (".npz", ".npy")]
+    by_input = {f.stem: f for f in arrays if f.suffix.lower() == ".npy"}
     if all(spec.name in by_input for spec in specs):
         named = {key: _load_array(file) for key, file in by_input.items()}
         return collect([table(str(path), named, specs)], specs, limit=limit, seed=seed)
     if arrays:
         return _sample(arrays, _load_file, specs, limit=limit, seed=seed)
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+    # Images alone are looked for in subdirectories: they commonly lie in one per class.
+    images = [
+        f for f in _visible_files(path.rglob("*"), path) if f.suffix.lower() in IMAGE_SUFFIXES
+    ]
     if images:
         return load_images(images, specs, limit=limit, seed=seed)
     msg = f"directory {path} holds no calibration data; --data takes {_TAKES}"
     raise InputError(msg)
+
+
+def _visible_files(paths: Iterable[Path], root: Path) -> list[Path]:
+    def visible(path: Path) -> bool:
+        return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+    return sorted((p for p in paths if visible(p) and p.is_file()), key=_natural)
+
+
+def _test_sets(path: Path) -> list[Path]:
+    """Return the directories with ``input_N.pb``: the given one and those right under it."""
+    folders = [path, *(child for child in path.iterdir() if child.is_dir())]
+    found = (f for f in folders if any(tensor_number(file) is not None for file in f.iterdir()))
+    return sorted(found, key=_natural)
 
 
 def _sample(
@@ -147,7 +167,9 @@ def _readable(path: Path) -> Iterator[None]:
                 msg = f"{path} is a git-lfs pointer, not the data; run git lfs pull"
                 raise InputError(msg)
         yield
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of its own, of zipfile, zlib, mmap, tokenize and ast
         text = str(error)
         if any(word in text for word in ("pickle", "Object arrays", "Python objects")):
             text = "it is pickled or no NumPy file; save plain arrays (a pickle can run code)"

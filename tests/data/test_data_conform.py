@@ -211,6 +211,10 @@ class TestDtypes:
         with pytest.raises(InputError, match=text):
             read([spec("x", "n", dtype=want)], x=have)
 
+    def test_a_cast_of_nothing(self):
+        specs = [spec("past", "n", "t", dtype=np.int64)]
+        assert read(specs, past=zeros(2, 0, dtype=np.int32)).entries[0]["past"].shape == (1, 0)
+
     def test_int4(self):
         specs = [spec("x", "n", dtype=ml_dtypes.int4)]
         assert read(specs, x=np.array([7])).entries[0]["x"].dtype == ml_dtypes.int4

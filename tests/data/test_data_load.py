@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import zipfile
 
@@ -75,6 +76,11 @@ class TestBadFiles:
         with pytest.raises(InputError, match=r"calibration data .*nowhere\.npz does not exist"):
             load(tmp_path / "nowhere.npz")
 
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "f.npy")
+        with pytest.raises(InputError, match=r"f\.npy is neither a file nor a directory"):
+            load(tmp_path / "f.npy")
+
     @pytest.mark.parametrize("name", ["f.csv", "f.pt", "f", "photo.png"])
     def test_unknown_kind(self, tmp_path, name):
         (tmp_path / name).write_text("1,2,3")
@@ -114,6 +120,28 @@ class TestBadFiles:
         (tmp_path / "f.npy").write_bytes(buffer.getvalue()[:keep])
         with pytest.raises(InputError, match=r"^cannot read .*f\.npy: \S.*$"):
             load(tmp_path / "f.npy")
+
+    @pytest.mark.parametrize("shape", [(10**12, 3), (10**30, 3)])
+    def test_a_header_that_lies_about_the_size(self, tmp_path, shape):
+        buffer = io.BytesIO()
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(buffer, header)
+        (tmp_path / "f.npy").write_bytes(buffer.getvalue())
+        with pytest.raises(InputError, match=r"^cannot read .*f\.npy: \S.*$"):
+            load(tmp_path / "f.npy")
+
+    def test_a_header_that_cannot_be_parsed(self, tmp_path):
+        (tmp_path / "f.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr':(((((((\n")
+        with pytest.raises(InputError, match=r"^cannot read .*f\.npy: \S.*$"):
+            load(tmp_path / "f.npy")
+
+    def test_encrypted_npz(self, tmp_path):
+        np.savez(tmp_path / "f.npz", x=ramp(2))
+        content = bytearray((tmp_path / "f.npz").read_bytes())
+        content[content.find(b"PK\x01\x02") + 8] |= 1
+        (tmp_path / "f.npz").write_bytes(bytes(content))
+        with pytest.raises(InputError, match=r"cannot read .*f\.npz: .*encrypted"):
+            load(tmp_path / "f.npz")
 
     def test_truncated_npz(self, tmp_path):
         buffer = io.BytesIO()
@@ -186,9 +214,18 @@ class TestDirectories:
         with pytest.raises(InputError, match=r"1\.npy: 'x' has size 4 on axis 1"):
             load(tmp_path)
 
-    @pytest.mark.parametrize("names", [[], ["readme.txt"], [".hidden.npy"]])
-    def test_nothing_to_read(self, tmp_path, names):
-        for name in names:
+    def test_a_directory_that_may_not_be_listed(self, tmp_path, monkeypatch):
+        def refuse(_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+        with pytest.raises(InputError, match="cannot read directory .*: Permission denied"):
+            load(tmp_path)
+
+    @pytest.mark.parametrize("name", [None, "readme.txt", ".f.npy", "deep/f.npy", ".git/f.png"])
+    def test_nothing_to_read(self, tmp_path, name):
+        if name:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("?")
         with pytest.raises(InputError, match="holds no calibration data; --data takes"):
             load(tmp_path)
