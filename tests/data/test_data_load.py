@@ -219,7 +219,7 @@ class TestDirectories:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
-        with pytest.raises(InputError, match="cannot read directory .*: Permission denied"):
+        with pytest.raises(InputError, match=r"cannot read directory .*: Permission denied"):
             load(tmp_path)
 
     @pytest.mark.parametrize("name", [None, "readme.txt", ".f.npy", "deep/f.npy", ".git/f.png"])
