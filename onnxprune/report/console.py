@@ -1,7 +1,8 @@
 """Reports as a person reads them: at most 80 columns, plain text where nobody's terminal is."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TextIO
 
@@ -44,29 +45,38 @@ def print_report(
         What was written where, such as ``"model out.onnx"``; the last lines.
     """
     page = _Page(file)
-    match report:
-        case Report():
-            _report(page, report)
-        case Inspection():
-            _inspection(page, report)
-        case BenchReport():
-            _bench(page, report)
-        case VerifyReport():
-            _verify(page, report)
-    if not isinstance(report, VerifyReport):
-        for warning in report.warnings:
-            page.say(f"warning: {warning}", style="yellow")
-    for line in written:
-        page.say(f"wrote {line}")
+    with page.whole():
+        match report:
+            case Report():
+                _report(page, report)
+            case Inspection():
+                _inspection(page, report)
+            case BenchReport():
+                _bench(page, report)
+            case VerifyReport():
+                _verify(page, report)
+        if not isinstance(report, VerifyReport):
+            for warning in report.warnings:
+                page.say(f"warning: {warning}", style="yellow")
+        for line in written:
+            page.say(f"wrote {line}")
 
 
 class _Page:
     """Where lines and tables go; ``>`` before a column's title aligns it to the right."""
 
     def __init__(self, file: TextIO) -> None:
+        self._file = file
         self._console = Console(file=file, highlight=False, markup=False, emoji=False)
         self._fancy = self._console.is_terminal
         self._width = min(self._console.width, _WIDTH) if self._fancy else _WIDTH
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Write all at once: rich ends the process when a pipe breaks while it prints."""
+        with self._console.capture() as page:
+            yield
+        self._file.write(page.get())
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
         # Long paths and names stay whole: they are there to be copied.

@@ -1,0 +1,164 @@
+"""What the command line accepts: each argument and option once, for all commands that take it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from onnxprune.errors import UsageError
+
+__all__ = [
+    "Data",
+    "Dim",
+    "DryRun",
+    "Exclude",
+    "Force",
+    "InputShape",
+    "Json",
+    "Loader",
+    "Macs",
+    "MaybeTarget",
+    "MultipleOf",
+    "NoRecover",
+    "NoVerify",
+    "Params",
+    "PlanFile",
+    "Provider",
+    "Quiet",
+    "Samples",
+    "SavePlan",
+    "Seed",
+    "Size",
+    "Source",
+    "Target",
+    "Threads",
+    "TimeLimit",
+    "read_dims",
+    "read_shapes",
+]
+
+T = TypeVar("T")
+
+
+def _ratio(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        msg = f"{value:g} is not between 0 and 1 (of the original, both ends excluded)"
+        raise typer.BadParameter(msg)
+    return value
+
+
+def _positive(value: float) -> float:
+    if not 0 < value < float("inf"):
+        msg = f"{value:g} is not a positive number of seconds"
+        raise typer.BadParameter(msg)
+    return value
+
+
+_REACH = {"callback": _ratio, "metavar": "R", "rich_help_panel": "What to reach"}
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="The model.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="The pruned model.")]
+MaybeTarget = Annotated[
+    Path | None, typer.Argument(metavar="OUT", help="Where the pruned model goes.")
+]
+PlanFile = Annotated[Path, typer.Option("--plan", metavar="F.json", help="Which channels go.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Sample inputs: .npz (keys are input names), .npy, a directory of these, of images or "
+        "of ORT test_data_set_*. Synthetic inputs without it.",
+    ),
+]
+Loader = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.py:FUNCTION", help="Yields sample inputs; runs your code."),
+]
+Macs = Annotated[
+    float | None,
+    typer.Option("--macs", help="Ratio of the multiply-accumulates to reach.", **_REACH),
+]
+Params = Annotated[
+    float | None, typer.Option("--params", help="Ratio of the parameters to reach.", **_REACH)
+]
+Size = Annotated[
+    float | None, typer.Option("--size", help="Ratio of the file size to reach.", **_REACH)
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="What stays whole: wildcards on group, value or node name, or op:Type. Repeatable.",
+    ),
+]
+MultipleOf = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Kept widths are multiples of N."),
+]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:1,3,224,224", help="Shape of a dynamic input. Repeatable."),
+]
+Dim = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=N", help="Size of a named dynamic dimension. Repeatable."),
+]
+Samples = Annotated[int, typer.Option(metavar="N", min=1, help="Most samples to use.")]
+Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Fixes every random choice.")]
+Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Threads of timed sessions.")]
+Provider = Annotated[str, typer.Option(metavar="EP", help="Execution provider of timed sessions.")]
+TimeLimit = Annotated[
+    float, typer.Option(metavar="S", callback=_positive, help="Seconds that measuring may take.")
+]
+NoRecover = Annotated[
+    bool,
+    typer.Option(
+        "--no-recover", show_default=False, help="Leave kept weights as they are (the only mode)."
+    ),
+]
+SavePlan = Annotated[Path | None, typer.Option(metavar="F.json", help="Write down what went.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="F.json", help="Report as JSON; - is stdout.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write no model; OUT may be left out.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Do not cut each group alone to prove it.")
+]
+
+
+def read_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """Read every ``--input-shape``; the name is "" where it is left out.
+
+    Raises
+    ------
+    UsageError
+        If one cannot be read, or two contradict each other.
+    """
+    from onnxprune.data.specs import parse_input_shape
+
+    return _once([parse_input_shape(text) for text in texts or ()], "--input-shape")
+
+
+def read_dims(texts: Sequence[str] | None) -> dict[str, int]:
+    """Read every ``--dim``.
+
+    Raises
+    ------
+    UsageError
+        If one cannot be read, or two contradict each other.
+    """
+    from onnxprune.data.specs import parse_dim
+
+    return _once([parse_dim(text) for text in texts or ()], "--dim")
+
+
+def _once(pairs: Sequence[tuple[str, T]], option: str) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            msg = f"{option} gives '{name}' twice: {found[name]} and {value}"
+            raise UsageError(msg)
+    return found
