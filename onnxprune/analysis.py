@@ -86,7 +86,7 @@ class Analysis:
     @property
     def base(self) -> Path:
         """Folder that external data is relative to."""
-        return self.model.path.parent
+        return Path(self.model.path).parent
 
 
 def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
@@ -130,9 +130,16 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     coupling = couple(view, traces[0])
     warnings = (_SYNTHETIC,) if samples.synthetic else ()
     return Analysis(
-        model=model, view=view, specs=specs, samples=samples, shapes=shapes,
-        traces=traces, costs=CostModel(view, first), coupling=coupling,
-        probes=probes, warnings=warnings,
+        model=model,
+        view=view,
+        specs=specs,
+        samples=samples,
+        shapes=shapes,
+        traces=traces,
+        costs=CostModel(view, first),
+        coupling=coupling,
+        probes=probes,
+        warnings=warnings,
     )
 
 
@@ -154,9 +161,7 @@ def read_samples(
     return samples, shapes
 
 
-def _other_sizes(
-    specs: Sequence[InputSpec], shapes: Shapes, samples: Samples
-) -> Iterator[Shapes]:
+def _other_sizes(specs: Sequence[InputSpec], shapes: Shapes, samples: Samples) -> Iterator[Shapes]:
     """A larger batch first, then other sizes everywhere; nothing for a model of fixed sizes."""
     seen = [dict(shapes)]
     for batch, scale in ((2, 1.0), (3, 2.0), (3, 0.5), (3, 1.0)):
@@ -169,7 +174,7 @@ def _other_sizes(
 def _varied(
     specs: Sequence[InputSpec], shapes: Shapes, samples: Samples, batch: int, scale: float
 ) -> Shapes:
-    dims = {}
+    dims: dict[str, int] = {}
     for spec in specs:
         for axis, size in enumerate(shapes[spec.name]):
             dim = spec.dim(axis)
@@ -178,8 +183,9 @@ def _varied(
                 dims.setdefault(dim, max(batch, size) if first else max(2, int(size * scale)))
                 if first:
                     dims[dim] = max(batch, size)
-    return resolve_shapes(specs, input_shapes={}, dims=dims, samples=samples, batch=batch,
-                          other=int(16 * scale))
+    return resolve_shapes(
+        specs, input_shapes={}, dims=dims, samples=samples, batch=batch, other=int(16 * scale)
+    )
 
 
 def _first_trace(view: View, feed: Feeds, source: Path) -> Trace:

@@ -6,7 +6,8 @@
     ├── VerificationError   4   a cut model does not equal its reference
     └── BudgetError         5   the budget cannot be met, or there is nothing to cut
 
-Anything else that reaches the command line is a defect of onnxprune: it keeps its trace and ends with 1.
+Anything else that reaches the command line is a defect of onnxprune: it keeps its trace and
+ends with 1.
 """
 
 __all__ = ["BudgetError", "InputError", "OnnxPruneError", "UsageError", "VerificationError"]

@@ -49,4 +49,4 @@ class Options:
     seed: int = 0
     threads: int = 1
     provider: str = "CPUExecutionProvider"
-    time_limit: float = 300.0
+    time_limit: float = 120.0

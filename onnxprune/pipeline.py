@@ -1,7 +1,7 @@
 """The way of a model through all stages; each function here is one command."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +37,14 @@ __all__ = ["apply", "bench", "inspect", "run", "verify"]
 
 
 def run(
-    source: Path, target: Path | None, options: Options, *, save_plan: Path | None = None,
-    dry_run: bool = False, force: bool = False, progress: Progress | None = None,
+    source: Path,
+    target: Path | None,
+    options: Options,
+    *,
+    save_plan: Path | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Prune a model to a budget: load, couple, measure, select, cut, verify, bench, write, report.
 
@@ -77,8 +83,9 @@ def run(
     selection = choose(found, groups, measured, budget, options)
     clock.stage("cut")
     proven, selection = _proven(found, groups, measured, budget, options, selection)
-    plan = make_plan(found, proven.removed, proven.keeps, seed=options.seed,
-                     multiple_of=selection.multiple_of)
+    plan = make_plan(
+        found, proven.removed, proven.keeps, seed=options.seed, multiple_of=selection.multiple_of
+    )
     notes = _notes(splits, selection, measured, proven)
     methods = {name: g.method for name, g in measured.groups.items()}
     report = _report(found, proven, options, splits, clock, methods, notes)
@@ -117,7 +124,12 @@ def inspect(
 
 
 def apply(
-    source: Path, target: Path, plan: Path, options: Options, *, force: bool = False,
+    source: Path,
+    target: Path,
+    plan: Path,
+    options: Options,
+    *,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Cut a model as a plan says; byte for byte a copy where the plan is empty.
@@ -185,7 +197,12 @@ def verify(
     differences = field_diff(recut, given.proto)
     same = given.sha256 == found.model.sha256 if wanted.empty else not differences
     return VerifyReport(
-        str(source), str(target), error, len(found.probes), same, differences,
+        str(source),
+        str(target),
+        error,
+        len(found.probes),
+        same,
+        differences,
         ok=error <= TOLERANCE and not differences,
     )
 
@@ -215,9 +232,14 @@ def bench(
     clock.stage("bench")
     with _runnable(models[-1]):
         return benchmark.measure(
-            [m.path for m in models], feeds, names=[str(m.path) for m in models],
-            threads=options.threads, provider=options.provider, seed=options.seed,
-            dims=named_dims(specs, shapes), progress=clock,
+            [m.path for m in models],
+            feeds,
+            names=[str(m.path) for m in models],
+            threads=options.threads,
+            provider=options.provider,
+            seed=options.seed,
+            dims=named_dims(specs, shapes),
+            progress=clock,
         )
 
 
@@ -253,8 +275,12 @@ def _candidates(found: Analysis, options: Options) -> list[Group]:
 
 
 def _proven(
-    found: Analysis, groups: Sequence[Group], measured: Sensitivity, budget: Budget,
-    options: Options, selection: Selection,
+    found: Analysis,
+    groups: Sequence[Group],
+    measured: Sensitivity,
+    budget: Budget,
+    options: Options,
+    selection: Selection,
 ) -> tuple[Proven, Selection]:
     """Cut and verify; select anew without the groups that cannot be proven."""
     guilty: dict[str, str] = {}
@@ -321,16 +347,26 @@ def _notes(
 
 
 def _report(
-    found: Analysis, proven: Proven, options: Options, splits: Splits, clock: _Clock,
-    methods: dict[str, str], notes: list[str],
+    found: Analysis,
+    proven: Proven,
+    options: Options,
+    splits: Splits,
+    clock: _Clock,
+    methods: Mapping[str, str],
+    notes: list[str],
 ) -> Report:
     """Time and judge the cut model against the original."""
     clock.stage("bench")
     size = len(proven.model.SerializeToString()) if found.model.bytes < 1 << 30 else 0
     example = found.stated_feed()
     timed = benchmark.measure(
-        [found.model.path, proven.model], [example], names=["original", "pruned"],
-        threads=options.threads, provider=options.provider, seed=options.seed, dims=found.dims,
+        [found.model.path, proven.model],
+        [example],
+        names=["original", "pruned"],
+        threads=options.threads,
+        provider=options.provider,
+        seed=options.seed,
+        dims=found.dims,
         progress=clock,
     )
     clock.stage("certify")
@@ -339,13 +375,20 @@ def _report(
     cost = build.cost_of(proven.model, found.base, example)
     after = build.figures(cost, size, timed.latency_ms[1])
     return Report(
-        source=str(found.model.path), target=None, before=before, after=after,
-        ratios=build.ratios(before, after, timed), drop=drop,
+        source=str(found.model.path),
+        target=None,
+        before=before,
+        after=after,
+        ratios=build.ratios(before, after, timed),
+        drop=drop,
         removed=build.removed_positions(found, proven.keeps),
         groups=build.group_changes(found.coupling.groups, proven.removed, methods),
         verified={"max_rel_error": proven.error, "samples": len(found.probes)},
-        dims=found.dims, options=build.options_used(options), seconds=clock.seconds(),
-        seed=options.seed, versions=build.versions(),
+        dims=found.dims,
+        options=build.options_used(options),
+        seconds=clock.seconds(),
+        seed=options.seed,
+        versions=build.versions(),
         warnings=[*found.warnings, *notes, *timed.warnings, *_slow(timed)],
     )
 

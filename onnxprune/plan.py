@@ -73,8 +73,12 @@ class Plan:
 
 
 def make_plan(
-    found: Analysis, removed: Sequence[tuple[Group, Sequence[int]]], keeps: Keeps,
-    *, seed: int, multiple_of: int | None,
+    found: Analysis,
+    removed: Sequence[tuple[Group, Sequence[int]]],
+    keeps: Keeps,
+    *,
+    seed: int,
+    multiple_of: int | None,
 ) -> Plan:
     """Write down a selection.
 
@@ -93,24 +97,37 @@ def make_plan(
     """
     gone = {group.name: list(map(int, channels)) for group, channels in removed}
     constants = found.view.uses
-    return Plan({
-        "format": FORMAT,
-        "onnxprune": __version__,
-        "model": {"sha256": found.model.sha256, "bytes": found.model.bytes},
-        "seed": seed,
-        "dims": {name: list(shape) for name, shape in found.shapes.items()},
-        "multiple_of": multiple_of,
-        "removed": [
-            {"value": axis.value, "axis": axis.axis, "initializer": axis.value in constants,
-             "positions": np.flatnonzero(~mask).tolist()}
-            for axis, mask in sorted(keeps.items())
-        ],
-        "groups": [
-            {"name": g.name, "kind": g.kind, "before": g.size, "after": g.size - len(gone[g.name]),
-             "exact": g.exact, "removed": gone[g.name]}
-            for g in found.coupling.groups if gone.get(g.name)
-        ],
-    })
+    return Plan(
+        {
+            "format": FORMAT,
+            "onnxprune": __version__,
+            "model": {"sha256": found.model.sha256, "bytes": found.model.bytes},
+            "seed": seed,
+            "dims": {name: list(shape) for name, shape in found.shapes.items()},
+            "multiple_of": multiple_of,
+            "removed": [
+                {
+                    "value": axis.value,
+                    "axis": axis.axis,
+                    "initializer": axis.value in constants,
+                    "positions": np.flatnonzero(~mask).tolist(),
+                }
+                for axis, mask in sorted(keeps.items())
+            ],
+            "groups": [
+                {
+                    "name": g.name,
+                    "kind": g.kind,
+                    "before": g.size,
+                    "after": g.size - len(gone[g.name]),
+                    "exact": g.exact,
+                    "removed": gone[g.name],
+                }
+                for g in found.coupling.groups
+                if gone.get(g.name)
+            ],
+        }
+    )
 
 
 def load_plan(path: Path, model: Model) -> Plan:

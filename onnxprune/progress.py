@@ -27,7 +27,7 @@ class Silent:
     def stage(self, name: str) -> None:
         """Say nothing."""
 
-    def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:  # noqa: ARG002
+    def track(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """Yield the items."""
         yield from items
 

@@ -41,7 +41,7 @@ class Collected:
     blame: dict[Axis, Node]
 
 
-def collect(view: View, trace: Trace) -> Collected:
+def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     """Collect the relations of every node.
 
     Parameters
@@ -49,6 +49,8 @@ def collect(view: View, trace: Trace) -> Collected:
     view : View
     trace : Trace
         Of a run in which dynamic axes have sizes > 1, so that they are told from broadcast axes.
+    interface : bool
+        Whether graph inputs and outputs are frozen; off only to look at single operators.
 
     Returns
     -------
@@ -59,11 +61,13 @@ def collect(view: View, trace: Trace) -> Collected:
     numbers = {v for i in derived for v in view.by_index[i].outputs}
     sizes = {
         Axis(value, axis): size
-        for value, shape in trace.shapes.items() if value not in numbers
-        for axis, size in enumerate(shape) if size > 1
+        for value, shape in trace.shapes.items()
+        if value not in numbers
+        for axis, size in enumerate(shape)
+        if size > 1
     }
     found = Collected(sizes, [], [], constants, derived, {})
-    for value, what in _interface(view):
+    for value, what in _interface(view) if interface else ():
         for axis in range(len(trace.shapes.get(value, ()))):
             found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock="interface"))
     for node in view.nodes:
@@ -122,11 +126,37 @@ def _axes(found: Collected, op: Op, node: Node) -> Iterator[Axis]:
 
 # Inputs that say how, not what: their own axes are no channels.
 _PARAMETERS: dict[str, tuple[int, ...]] = {
-    "Clip": (1, 2), "ConstantOfShape": (0,), "CumSum": (1,), "Dropout": (1, 2), "Expand": (1,),
-    "Pad": (1, 2, 3), "Reshape": (1,), "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Split": (1,),
-    "Squeeze": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,), "Unsqueeze": (1,), "Upsample": (1,),
-    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
-                     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"), (1,)),
+    "Clip": (1, 2),
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Dropout": (1, 2),
+    "Expand": (1,),
+    "Pad": (1, 2, 3),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+    **dict.fromkeys(
+        (
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceSum",
+            "ReduceSumSquare",
+        ),
+        (1,),
+    ),
 }
 _UNKNOWN: tuple[int, ...] = (-1,)
 
@@ -145,4 +175,6 @@ def make_op(view: View, trace: Trace, node: Node, constants: frozenset[str]) -> 
 
     inputs = tuple(tensor(value) for value in node.inputs)
     outputs = tuple(tensor(value) for value in node.outputs)
-    return Op(node.name, node.op_type, node.domain, view.opset, dict(node.attributes), inputs, outputs)
+    return Op(
+        node.name, node.op_type, node.domain, view.opset, dict(node.attributes), inputs, outputs
+    )

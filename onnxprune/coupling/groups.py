@@ -162,10 +162,11 @@ def _members(
     ends = np.append(starts, len(rows.label))[1:]
     first = slice(starts[classes[0]], ends[classes[0]])
     pattern = rows.axis[first]
-    table = np.stack([rows.position[starts[c]:ends[c]] for c in classes])
+    table = np.stack([rows.position[starts[c] : ends[c]] for c in classes])
     table = table[np.lexsort(table.T[::-1])]
     return tuple(
-        Member(axes[number], table[:, pattern == number]) for number in dict.fromkeys(pattern.tolist())
+        Member(axes[number], table[:, pattern == number])
+        for number in dict.fromkeys(pattern.tolist())
     )
 
 
@@ -187,9 +188,7 @@ class _Context:
     def is_channel(self, members: Sequence[Member]) -> bool:
         """Has an exit that reads an activation, and something that makes it."""
         axes = {member.axis for member in members}
-        exits = any(
-            not self._constant(axis) for axis in axes if axis in self.contracts
-        )
+        exits = any(not self._constant(axis) for axis in axes if axis in self.contracts)
         return exits and bool(self._makers({axis.value for axis in axes}))
 
     def _constant(self, axis: Axis) -> bool:
@@ -215,7 +214,8 @@ class _Context:
         ordered = sorted(real, key=lambda m: (m.axis.value not in made, m.axis))
         exact = all(
             contract.how == "sum"
-            for member in members for _, contract in self.contracts.get(member.axis, ())
+            for member in members
+            for _, contract in self.contracts.get(member.axis, ())
         )
         nodes = tuple(dict.fromkeys(n.name for n in (weighted or makers)))
         kind = _kind([n.op_type for n in weighted], ordered[0], read)
@@ -248,6 +248,9 @@ def _named(groups: Sequence[Group]) -> list[Group]:
     for group in groups:
         counts[group.name] += 1
         suffix = f"#{counts[group.name]}" if counts[group.name] > 1 else ""
-        named.append(Group(group.name + suffix, group.kind, group.size, group.members,
-                           group.exact, group.nodes))
+        named.append(
+            Group(
+                group.name + suffix, group.kind, group.size, group.members, group.exact, group.nodes
+            )
+        )
     return named

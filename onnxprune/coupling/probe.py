@@ -1,4 +1,4 @@
-"""Movement is probed, not described: run the operator on index-valued tensors, see what lands where."""
+"""Movement is probed, not described: run the operator on indices and see what lands where."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.coupling.relations import Axis, Freeze, Free, Positions, Relation, Split, Tie
+from onnxprune.coupling.relations import Axis, Free, Freeze, Positions, Relation, Split, Tie
 from onnxprune.coupling.rules._registry import Op
 
 __all__ = ["probe"]
@@ -63,28 +63,32 @@ def probe(op: Op, slots: tuple[int, ...]) -> Iterator[Relation]:
         for axis in source.axes():
             if source.shape[axis] > 1:
                 yield from _one_axis(op, slot, axis, splits, held, mixed)
-    for axis, factors in splits.items():
-        held.add(axis)
+    for joined, factors in splits.items():
+        held.add(joined)
         held.update(factor for factor, _ in factors)
         if len(factors) > 1:
-            yield Split(axis, tuple(factors))
+            yield Split(joined, tuple(factors))
         else:
             factor, positions = factors[0]
             known = np.flatnonzero(positions != _NOWHERE)
-            yield Tie(axis, factor, known, positions[known])
+            yield Tie(joined, factor, known, positions[known])
     tensors = [*sources, *(y for y in op.outputs if y is not None)]
-    for axis in {t.axis(i): None for t in tensors for i in t.axes() if t.shape[i] > 1}:
-        if axis in held:
+    for place in {t.axis(i): None for t in tensors for i in t.axes() if t.shape[i] > 1}:
+        if place in held:
             continue
-        if axis in mixed:
-            yield Freeze(axis, f"{op.op_type} mixes this axis with others")
+        if place in mixed:
+            yield Freeze(place, f"{op.op_type} mixes this axis with others")
         else:
-            yield Free(axis)
+            yield Free(place)
 
 
 def _one_axis(
-    op: Op, slot: int, axis: int,
-    splits: dict[Axis, list[tuple[Axis, Positions]]], held: set[Axis], mixed: set[Axis],
+    op: Op,
+    slot: int,
+    axis: int,
+    splits: dict[Axis, list[tuple[Axis, Positions]]],
+    held: set[Axis],
+    mixed: set[Axis],
 ) -> Iterator[Relation]:
     """Follow one axis of one input to every axis of every output."""
     source = op.x(slot)
@@ -103,7 +107,9 @@ def _one_axis(
                 held.update((here, there))
                 yield Tie(here, there, pairs.source, pairs.target)
             elif pairs.target_decides:
-                splits.setdefault(there, []).append((here, _map(y.shape[b], pairs.target, pairs.source)))
+                splits.setdefault(there, []).append(
+                    (here, _map(y.shape[b], pairs.target, pairs.source))
+                )
             elif pairs.source_decides:
                 splits.setdefault(here, []).append(
                     (there, _map(source.shape[axis], pairs.source, pairs.target))
@@ -146,11 +152,11 @@ def _run(op: Op, slot: int, axis: int) -> list[NDArray[np.int64]]:
     attributes = dict(op.attributes)
     if op.op_type == "Pad" and "value" in attributes:
         attributes["value"] = float(_NOWHERE)
-    node = helper.make_node(op.op_type, names, outputs, **attributes)
+    node = helper.make_node(op.op_type, names, outputs, **attributes)  # type: ignore[arg-type]
     evaluator = ReferenceEvaluator(node, opsets={"": op.opset})
     results = evaluator.run(None, {k: v for k, v in feeds.items() if k in names})
     found = iter(results)
-    return [np.asarray(next(found)) if y is not None else np.empty(0) for y in op.outputs]
+    return [np.asarray(next(found)) if y is not None else np.empty(0, np.int64) for y in op.outputs]
 
 
 def _moves(op: Op, slot: int) -> bool:
@@ -180,4 +186,3 @@ def _map(size: int, at: Positions, value: Positions) -> Positions:
     positions = np.full(size, _NOWHERE, np.int64)
     positions[at] = value
     return positions
-

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Contract", "Freeze", "Free", "How", "Positions", "Relation", "Split", "Tie"]
+__all__ = ["Axis", "Contract", "Free", "Freeze", "How", "Positions", "Relation", "Split", "Tie"]
 
 Positions = NDArray[np.int64]
 How = Literal["sum", "mean", "norm"]

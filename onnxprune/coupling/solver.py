@@ -86,15 +86,17 @@ class _Base:
         self._settle()
 
     def _add_virtual(self, relations: Iterable[Relation]) -> None:
-        """Axes that rules invent (the group axis of a grouped convolution) are sized by their maps."""
+        """Size the axes that rules invent (a grouped convolution's groups) by their maps."""
         for relation in relations:
+            pairs: list[tuple[Axis, Positions]] = []
             if isinstance(relation, Split):
-                for axis, positions in relation.factors:
-                    if "/" in axis.value and axis not in self.atoms.offsets and positions.max() > 0:
-                        self.atoms.add(axis, int(positions.max()) + 1)
-            elif isinstance(relation, Tie) and relation.b_index is not None and len(relation.b_index):
-                if relation.b not in self.atoms.offsets and relation.b_index.max() > 0:
-                    self.atoms.add(relation.b, int(relation.b_index.max()) + 1)
+                pairs = [f for f in relation.factors if "/" in f[0].value]
+            elif isinstance(relation, Tie) and relation.b_index is not None:
+                pairs = [(relation.b, relation.b_index)]
+            for axis, positions in pairs:
+                size = int(positions.max(initial=0)) + 1
+                if axis not in self.atoms.offsets and size > 1:
+                    self.atoms.add(axis, size)
 
     def _known(self, site: Split) -> Split | None:
         if site.axis not in self.atoms.offsets:
@@ -125,8 +127,9 @@ class _Base:
                 elif len(live) == 1:
                     axis, positions = live[0]
                     known = np.flatnonzero(positions >= 0)
-                    self._edges.append((self.atoms.of(site.axis, known),
-                                        self.atoms.of(axis, positions[known])))
+                    self._edges.append(
+                        (self.atoms.of(site.axis, known), self.atoms.of(axis, positions[known]))
+                    )
                     changed = True
                 else:
                     open_sites.append(Split(site.axis, tuple(live)))
@@ -206,8 +209,11 @@ def solve(
                 solution, used = _follow(base, index, number, factor)
                 covered |= used
                 solutions.append(solution)
-    blocked = {axis: base.why(axis) for axis in base.atoms.offsets
-               if np.isin(labels[axis], list(frozen)).all()}
+    blocked = {
+        axis: base.why(axis)
+        for axis in base.atoms.offsets
+        if np.isin(labels[axis], list(frozen)).all()
+    }
     return solutions, blocked
 
 
@@ -254,13 +260,24 @@ def _follow(
         chosen[number] = axis
         pairs = _pairs(base, number, axis)
         merged.union(pairs)
-        for other in sorted({n for pair in pairs for label in pair for n, _ in index.get(label, ())}):
+        for other in sorted(
+            {n for pair in pairs for label in pair for n, _ in index.get(label, ())}
+        ):
             if other not in chosen:
                 waiting.append((other, _reading(base, index, other, merged)))
-    live = {label for number, axis in chosen.items() for pair in _pairs(base, number, axis) for label in pair}
-    dead = {label for number, axis in chosen.items()
-            for other, _ in base.sites[number].factors if other != axis
-            for label in np.unique(base.of(other)).tolist()}
+    live = {
+        label
+        for number, axis in chosen.items()
+        for pair in _pairs(base, number, axis)
+        for label in pair
+    }
+    dead = {
+        label
+        for number, axis in chosen.items()
+        for other, _ in base.sites[number].factors
+        if other != axis
+        for label in np.unique(base.of(other)).tolist()
+    }
     reading = tuple((base.sites[n], axis) for n, axis in chosen.items())
     return _collect(base, merged, live, dead, reading), set(chosen.items())
 
@@ -283,8 +300,9 @@ def _reading(
     """
     site = base.sites[number]
     factors = [factor for factor, _ in site.factors]
-    reached = [f for f in factors
-               if any(int(label) in merged.parent for label in np.unique(base.of(f)))]
+    reached = [
+        f for f in factors if any(int(label) in merged.parent for label in np.unique(base.of(f)))
+    ]
     candidates = reached or factors
     return max(candidates, key=lambda f: _classes_left(base, number, f, merged))
 
@@ -298,7 +316,10 @@ def _classes_left(base: _Base, number: int, factor: Axis, merged: _Merged) -> in
 
 
 def _collect(
-    base: _Base, merged: _Merged, live: set[int], dead: set[int],
+    base: _Base,
+    merged: _Merged,
+    live: set[int],
+    dead: set[int],
     reading: tuple[tuple[Split, Axis], ...],
 ) -> Solution:
     roots = {label: merged.find(label) for label in live}
@@ -313,4 +334,3 @@ def _collect(
     blocked = base.frozen_classes()
     frozen = {root for label, root in roots.items() if label in blocked or label in dead}
     return Solution(labels, frozenset(frozen | {-1}), reading)
-

@@ -26,7 +26,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A cost that shrinks in proportion to each of its axes; ``node`` is "" for shared constants."""
+    """A cost that shrinks in proportion to each of its axes; ``node`` is "" for constants."""
 
     node: str
     cost: Cost
@@ -73,15 +73,18 @@ class CostModel:
 
     def saved(self, kept: Mapping[Axis, float]) -> Cost:
         """Return what a cut saves."""
-        return self._sum({
-            number: 1.0 - prod(kept.get(axis, 1.0) for axis in self.terms[number].axes)
-            for number in self.touched(kept)
-        })
+        return self._sum(
+            {
+                number: 1.0 - prod(kept.get(axis, 1.0) for axis in self.terms[number].axes)
+                for number in self.touched(kept)
+            }
+        )
 
     def _sum(self, shares: Mapping[int, float]) -> Cost:
         found = [(self.terms[number].cost, share) for number, share in shares.items()]
         return Cost(
-            sum(c.params * s for c, s in found), sum(c.macs * s for c, s in found),
+            sum(c.params * s for c, s in found),
+            sum(c.macs * s for c, s in found),
             sum(c.bytes * s for c, s in found),
         )
 
@@ -119,7 +122,10 @@ def _macs(node: Node, trace: Trace) -> tuple[int, tuple[Axis, ...]]:
         case "Conv" | "ConvTranspose":
             places = trace.shapes[node.outputs[0]] if node.op_type == "Conv" else shapes[0]
             weight = node.inputs[1]
-            return places[0] * prod(places[2:]) * prod(shapes[1]), (Axis(weight, 0), Axis(weight, 1))
+            return places[0] * prod(places[2:]) * prod(shapes[1]), (
+                Axis(weight, 0),
+                Axis(weight, 1),
+            )
         case "MatMul" | "Gemm":
             y = node.outputs[0]
             inner = len(shapes[0]) - 1 if not node.attributes.get("transA") else 0

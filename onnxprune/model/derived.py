@@ -44,7 +44,6 @@ def derived_nodes(view: View, trace: Trace) -> frozenset[int]:
     return frozenset(nodes)
 
 
-
 def _is_number(value: str, trace: Trace) -> bool:
     """A list or table of integers, or a single number of any type: not an activation."""
     array = trace.values.get(value)

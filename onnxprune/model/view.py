@@ -17,8 +17,12 @@ __all__ = ["Edge", "Node", "Use", "View", "build_view"]
 
 Array = NDArray[np.generic]
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-_CONSTANT_FIELDS = {"value_float": np.float32, "value_floats": np.float32,
-                    "value_int": np.int64, "value_ints": np.int64}
+_CONSTANT_FIELDS = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,12 @@ def build_view(model: onnx.ModelProto, base: Path) -> View:
     for value in tensors.keys() - edges.keys():  # read by bodies or by nobody
         uses[value] = Use(value, ())
     return View(
-        model=model, base=base, opset=opset, nodes=nodes, uses=uses, _tensors=tensors,
+        model=model,
+        base=base,
+        opset=opset,
+        nodes=nodes,
+        uses=uses,
+        _tensors=tensors,
         inputs=tuple(i.name for i in model.graph.input if i.name not in tensors),
         outputs=tuple(o.name for o in model.graph.output),
     )
@@ -214,8 +223,15 @@ def _nodes(
         }
         domain = "" if proto.domain in _DEFAULT_DOMAINS else proto.domain
         yield Node(
-            index, name, proto.op_type, domain, inputs, tuple(proto.output),
-            tuple(sorted(_captured(proto))), attributes, proto,
+            index,
+            name,
+            proto.op_type,
+            domain,
+            inputs,
+            tuple(proto.output),
+            tuple(sorted(_captured(proto))),
+            attributes,
+            proto,
         )
 
 

@@ -28,7 +28,16 @@ from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds
 from onnxprune.runtime.trace import trace
 
-__all__ = ["cost_of", "figures", "group_changes", "obstacles", "options_used", "ratios", "removed_positions", "versions"]
+__all__ = [
+    "cost_of",
+    "figures",
+    "group_changes",
+    "obstacles",
+    "options_used",
+    "ratios",
+    "removed_positions",
+    "versions",
+]
 
 
 def cost_of(model: onnx.ModelProto, base: Path, feed: Feeds) -> Cost:
@@ -44,12 +53,16 @@ def figures(cost: Cost, size: int, latency: Latency | None) -> Figures:
 
 def ratios(before: Figures, after: Figures, timed: BenchReport | None) -> Ratios:
     """Divide after by before; latency as the bench says."""
+
     def ratio(name: str) -> float:
         return float(getattr(after, name)) / max(float(getattr(before, name)), 1.0)
 
     return Ratios(
-        ratio("params"), ratio("macs"), ratio("bytes"),
-        timed.ratio if timed else None, timed.interval if timed else None,
+        ratio("params"),
+        ratio("macs"),
+        ratio("bytes"),
+        timed.ratio if timed else None,
+        timed.interval if timed else None,
         timed.clock if timed else None,
     )
 
@@ -59,8 +72,10 @@ def removed_positions(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, 
     constants = found.view.uses
     entries = {
         RemovedPositions(
-            found.view.original(axis.value), axis.axis,
-            tuple(np.flatnonzero(~mask).tolist()), axis.value in constants,
+            found.view.original(axis.value),
+            axis.axis,
+            tuple(np.flatnonzero(~mask).tolist()),
+            axis.value in constants,
         )
         for axis, mask in keeps.items()
     }
@@ -68,13 +83,21 @@ def removed_positions(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, 
 
 
 def group_changes(
-    groups: Sequence[Group], removed: Sequence[tuple[Group, Sequence[int]]], methods: Mapping[str, str]
+    groups: Sequence[Group],
+    removed: Sequence[tuple[Group, Sequence[int]]],
+    methods: Mapping[str, str],
 ) -> tuple[GroupChange, ...]:
     """List all groups with their channels before and after."""
     gone = {group.name: len(channels) for group, channels in removed}
     return tuple(
-        GroupChange(g.name, g.kind, g.size, g.size - gone.get(g.name, 0), g.exact,
-                    methods.get(g.name, "plan"))
+        GroupChange(
+            g.name,
+            g.kind,
+            g.size,
+            g.size - gone.get(g.name, 0),
+            g.exact,
+            methods.get(g.name, "plan"),
+        )
         for g in groups
     )
 
@@ -87,8 +110,11 @@ def options_used(options: Options) -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Return the versions that the figures depend on."""
     return {
-        "onnxprune": __version__, "onnx": onnx.__version__, "onnxruntime": RUNTIME_VERSION,
-        "numpy": np.__version__, "python": platform.python_version(),
+        "onnxprune": __version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": RUNTIME_VERSION,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
     }
 
 
@@ -96,7 +122,11 @@ def obstacles(found: Analysis) -> str:
     """Say in one line which operators freeze most of the weights."""
     weight: dict[str, int] = defaultdict(int)
     for frozen in frozen_axes(found):
-        what = f"{frozen.op}: {frozen.reason.split(' (')[0]}" if frozen.op else frozen.reason.split(" (")[0]
+        what = (
+            f"{frozen.op}: {frozen.reason.split(' (')[0]}"
+            if frozen.op
+            else frozen.reason.split(" (")[0]
+        )
         weight[what] += 1
     most = sorted(weight, key=lambda what: -weight[what])[:3]
     return f"frozen are axes by {', '.join(most)}" if most else "no axis is frozen"

@@ -48,9 +48,15 @@ def inspect_groups(
         infos.append(_info(found, group, error <= TOLERANCE if verify else None))
     total = found.costs.total
     return Inspection(
-        source=str(found.model.path), params=round(total.params), macs=round(total.macs),
-        bytes=found.model.bytes, opset=found.view.opset, groups=infos,
-        frozen=list(frozen_axes(found)), coverage=_coverage(found, good), dims=found.dims,
+        source=str(found.model.path),
+        params=round(total.params),
+        macs=round(total.macs),
+        bytes=found.model.bytes,
+        opset=found.view.opset,
+        groups=infos,
+        frozen=list(frozen_axes(found)),
+        coverage=_coverage(found, good),
+        dims=found.dims,
         warnings=warnings,
     )
 
@@ -59,10 +65,20 @@ def _info(found: Analysis, group: Group, verified: bool | None) -> GroupInfo:
     sizes = found.coupling.collected.sizes
     gone = {m.axis: 1 - m.positions.size / sizes[m.axis] for m in group.members if m.axis in sizes}
     saved = found.costs.saved(gone)
-    members = [(found.view.original(m.axis.value), m.axis.axis, m.positions.shape[1])
-               for m in group.members]
-    return GroupInfo(group.name, group.kind, group.size, round(saved.params), round(saved.macs),
-                     group.exact, members, verified)
+    members = [
+        (found.view.original(m.axis.value), m.axis.axis, m.positions.shape[1])
+        for m in group.members
+    ]
+    return GroupInfo(
+        group.name,
+        group.kind,
+        group.size,
+        round(saved.params),
+        round(saved.macs),
+        group.exact,
+        members,
+        verified,
+    )
 
 
 def _coverage(found: Analysis, groups: Sequence[Group]) -> Coverage:
@@ -82,11 +98,17 @@ def _covered(found: Analysis, axes: set[Axis]) -> tuple[float, float]:
     sizes = {found.view.original(v): found.view.constant(v).size for v in weights}
     covered = {found.view.original(v) for v in weights if v in values}
     nodes = {n.name: n for n in found.view.nodes}
-    macs = {t: t.cost.macs for t in found.costs.terms if t.node and _weighted(found, nodes[t.node].inputs)}
+    macs = {
+        t: t.cost.macs
+        for t in found.costs.terms
+        if t.node and _weighted(found, nodes[t.node].inputs)
+    }
     shrunk = sum(cost for term, cost in macs.items() if any(axis in axes for axis in term.axes))
     whole = sum(sizes.values())
-    return (sum(sizes[v] for v in covered) / whole if whole else 0.0,
-            shrunk / sum(macs.values()) if macs else 0.0)
+    return (
+        sum(sizes[v] for v in covered) / whole if whole else 0.0,
+        shrunk / sum(macs.values()) if macs else 0.0,
+    )
 
 
 def _weighted(found: Analysis, inputs: Sequence[str]) -> bool:
@@ -94,14 +116,17 @@ def _weighted(found: Analysis, inputs: Sequence[str]) -> bool:
 
 
 def weight_values(found: Analysis) -> list[str]:
-    """Return the constants of rank >= 2 that weighted operators read, also through Transpose etc."""
+    """Return the constants of rank >= 2 that weighted operators read, also through Transpose."""
     wanted: dict[str, None] = {}
     for node in found.view.nodes:
         if node.op_type in WEIGHTED:
             for value in node.inputs:
                 wanted.update(dict.fromkeys(_sources(found, value)))
-    return [v for v in wanted if found.view.constant(v).ndim >= 2
-            and found.view.constant(v).dtype.kind in "fV"]
+    return [
+        v
+        for v in wanted
+        if found.view.constant(v).ndim >= 2 and found.view.constant(v).dtype.kind in "fV"
+    ]
 
 
 def _sources(found: Analysis, value: str) -> Iterator[str]:
@@ -124,9 +149,12 @@ def frozen_axes(found: Analysis) -> Iterator[FrozenAxis]:
             if why is None:
                 continue
             node = found.coupling.collected.blame.get(why.axis)
+            source = found.view.original(why.axis.value)
             yield FrozenAxis(
-                value=found.view.original(value), axis=number,
-                node=node.name if node else "", op=node.op_type if node else "",
-                reason=f"{why.reason} ({found.view.original(why.axis.value)}, axis {why.axis.axis})",
+                value=found.view.original(value),
+                axis=number,
+                node=node.name if node else "",
+                op=node.op_type if node else "",
+                reason=f"{why.reason} ({source}, axis {why.axis.axis})",
                 unlock=_UNLOCK[why.unlock],
             )

@@ -5,7 +5,15 @@ from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 __all__ = ["ConsoleProgress"]
 
@@ -28,7 +36,7 @@ class ConsoleProgress:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Count(),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
             transient=True,
@@ -70,3 +78,10 @@ class ConsoleProgress:
 
     def _show(self, text: str, total: int | None) -> None:
         self._bar.reset(self._task, total=total, description=text, visible=bool(text))
+
+
+class _Count(ProgressColumn):
+    """How many of how many are done; nothing while nobody counts."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")

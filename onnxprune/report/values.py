@@ -4,8 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "BenchReport", "Coverage", "Drop", "Figures", "FrozenAxis", "GroupChange", "GroupInfo", "Inspection",
-    "Latency", "Ratios", "RemovedPositions", "Report", "VerifyReport",
+    "BenchReport",
+    "Coverage",
+    "Drop",
+    "Figures",
+    "FrozenAxis",
+    "GroupChange",
+    "GroupInfo",
+    "Inspection",
+    "Latency",
+    "Ratios",
+    "RemovedPositions",
+    "Report",
+    "VerifyReport",
 ]
 
 
@@ -61,7 +72,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPositions:
-    """Positions cut from one axis, in the original's index; ``value`` as it is named in the file."""
+    """Positions cut from one axis, in the original's index; ``value`` as named in the file."""
 
     value: str
     axis: int

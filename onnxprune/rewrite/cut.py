@@ -100,8 +100,8 @@ def _sliced(view: View, keeps: Keeps) -> dict[Edge, Array]:
     edges = {}
     for value, masks in by_value.items():
         array = view.constant(value)
-        for axis, mask in masks:
-            array = np.compress(mask, array, axis=axis)
+        for number, keep in masks:
+            array = np.compress(keep, array, axis=number)
         for edge in view.uses[value].edges:
             edges[edge] = array
     return edges
@@ -113,8 +113,11 @@ class _Writer:
     def __init__(self, view: View, model: onnx.ModelProto) -> None:
         self.view, self.model = view, model
         self.initializers = {t.name: t for t in model.graph.initializer}
-        self.names = {*self.initializers, *(v for n in model.graph.node for v in n.output),
-                      *(i.name for i in model.graph.input)}
+        self.names = {
+            *self.initializers,
+            *(v for n in model.graph.node for v in n.output),
+            *(i.name for i in model.graph.input),
+        }
         self.made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
     def write(self, edges: Mapping[Edge, Array]) -> None:
@@ -185,9 +188,8 @@ def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
         if info.name not in sizes:
             continue
         dims = info.type.tensor_type.shape.dim
-        for axis, (before, after) in sizes[info.name].items():
-            if axis < len(dims) and dims[axis].dim_value == before:
-                dims[axis].dim_value = after
-            elif axis < len(dims) and dims[axis].HasField("dim_value"):
-                dims[axis].ClearField("dim_value")
-
+        for number, (before, after) in sizes[info.name].items():
+            if number < len(dims) and dims[number].dim_value == before:
+                dims[number].dim_value = after
+            elif number < len(dims) and dims[number].HasField("dim_value"):
+                dims[number].ClearField("dim_value")

@@ -76,8 +76,8 @@ def _cut(
     keeps = keep_masks(removed, found.coupling.collected.sizes)
     try:
         model = cut(found.view, found.coupling, found.traces, keeps)
-    except UnrepresentableError as error:
-        return None, keeps, float("inf"), str(error)
+    except UnrepresentableError as refusal:
+        return None, keeps, float("inf"), str(refusal)
     error = found.verifier.error(model, keeps) if keeps else 0.0
     reason = "" if error <= TOLERANCE else f"differs from its reference by {error:.2g}"
     return model, keeps, error, reason

@@ -240,12 +240,12 @@ def _pad(site: Site) -> None:
             continue
         before, after = int(pads[i]), int(pads[i + half])
         full = site.full(y, axis)
-        inner = full[max(before, 0): len(full) - max(after, 0)]
-        cropped = site.full(x, axis)[max(-before, 0): site.trace.shapes[x][axis] - max(-after, 0)]
+        inner = full[max(before, 0) : len(full) - max(after, 0)]
+        cropped = site.full(x, axis)[max(-before, 0) : site.trace.shapes[x][axis] - max(-after, 0)]
         if not np.array_equal(inner, cropped) or min(before, after) < 0:
             site.refuse("the padding keeps other positions than its input")
         pads[i] = full[:before].sum()
-        pads[i + half] = full[len(full) - after:].sum() if after else 0
+        pads[i + half] = full[len(full) - after :].sum() if after else 0
         changed = True
     if changed and given is None:
         site.attributes["pads"] = [int(v) for v in pads]
@@ -264,7 +264,16 @@ def _group_norm(site: Site) -> None:
 
 
 _REPAIRS: dict[str, Repair] = {
-    "ConstantOfShape": _constant_of_shape, "Conv": _conv, "ConvTranspose": _conv,
-    "Expand": _reshape, "Gather": _gather, "GroupNormalization": _group_norm, "Pad": _pad,
-    "Reshape": _reshape, "Resize": _resize, "Slice": _slice, "Split": _split, "Tile": _tile,
+    "ConstantOfShape": _constant_of_shape,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "Expand": _reshape,
+    "Gather": _gather,
+    "GroupNormalization": _group_norm,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "Split": _split,
+    "Tile": _tile,
 }

@@ -1,4 +1,4 @@
-"""Shapes computed in the graph, made right for a cut: cut sizes become constants, others stay dynamic."""
+"""Shapes computed in the graph, made right: cut sizes become constants, others stay dynamic."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -77,7 +77,9 @@ class ShapeRepair:
     def _boundary(self) -> list[Edge]:
         """Slots outside the shape arithmetic that read its numbers."""
         return [
-            edge for value in self._numbers for edge in self.view.consumers.get(value, ())
+            edge
+            for value in self._numbers
+            for edge in self.view.consumers.get(value, ())
             if edge.node not in self.derived
         ]
 
@@ -150,13 +152,19 @@ class ShapeRepair:
         for slot in (0, 1):
             factor = self._read(Edge(node.index, slot))
             other = self._read(Edge(node.index, 1 - slot))
-            needed = {int(w) // int(o.ravel()[0]) for w, o in zip(wanted, other, strict=True)
-                      if int(o.ravel()[0])}
-            exact = all(int(w) % max(int(o.ravel()[0]), 1) == 0
-                        for w, o in zip(wanted, other, strict=True))
+            needed = {
+                int(w) // int(o.ravel()[0])
+                for w, o in zip(wanted, other, strict=True)
+                if int(o.ravel()[0])
+            }
+            exact = all(
+                int(w) % max(int(o.ravel()[0]), 1) == 0 for w, o in zip(wanted, other, strict=True)
+            )
             if exact and len(needed) == 1 and len({int(f.ravel()[0]) for f in factor}) == 1:
                 first = factor[0]
-                self._override(Edge(node.index, slot), np.full(first.shape, needed.pop(), first.dtype))
+                self._override(
+                    Edge(node.index, slot), np.full(first.shape, needed.pop(), first.dtype)
+                )
                 return
         self._refuse(node)
 
@@ -181,8 +189,10 @@ class ShapeRepair:
             if node.op_type in ("Shape", "Size"):
                 found[node.outputs[0]] = self._shape(node, trace)
                 continue
-            given = [self.edges.get(Edge(index, slot), found.get(v, trace.values.get(v)))
-                     for slot, v in enumerate(node.inputs)]
+            given = [
+                self.edges.get(Edge(index, slot), found.get(v, trace.values.get(v)))
+                for slot, v in enumerate(node.inputs)
+            ]
             unchanged = all(
                 g is None or (v in trace.values and np.array_equal(g, trace.values[v]))
                 for v, g in zip(node.inputs, given, strict=True)
@@ -207,8 +217,10 @@ class ShapeRepair:
             sizes.append(size if mask is None else int(mask.sum()) * size // len(mask))
         if node.op_type == "Size":
             return np.asarray(np.prod(sizes), np.int64)
-        start, end = node.attributes.get("start", 0), node.attributes.get("end")
-        return np.asarray(sizes[start:end], np.int64)  # type: ignore[misc]
+        start, end = node.attributes.get("start", 0), node.attributes.get("end", len(sizes))
+        assert isinstance(start, int)
+        assert isinstance(end, int)
+        return np.asarray(sizes[start:end], np.int64)
 
 
 @cache

@@ -167,7 +167,12 @@ class _Builder:
         self._add(self.before, index, "ReduceMean", [source, axes], target)
 
     def _add(
-        self, where: dict[int, list[onnx.NodeProto]], index: int, op: str, inputs: list[str], out: str
+        self,
+        where: dict[int, list[onnx.NodeProto]],
+        index: int,
+        op: str,
+        inputs: list[str],
+        out: str,
     ) -> None:
         where.setdefault(index, []).append(helper.make_node(op, inputs, [out]))
 

@@ -36,7 +36,9 @@ class Suffix:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, cache: Feeds, masks: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    def run(
+        self, cache: Feeds, masks: Mapping[str, NDArray[np.generic]]
+    ) -> dict[str, NDArray[np.generic]]:
         """Run from cached boundary values under keep masks (of `Gated.feeds`)."""
         if self.session is None:
             return {}
@@ -44,8 +46,12 @@ class Suffix:
 
 
 def make_suffix(
-    gated: Gated, inputs: Sequence[str], outputs: Sequence[str],
-    dtypes: Mapping[str, np.dtype[np.generic]], *, threads: int = 1,
+    gated: Gated,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dtypes: Mapping[str, np.dtype[np.generic]],
+    *,
+    threads: int = 1,
 ) -> Suffix:
     """Cut a gated model down to what its gates can change.
 
@@ -81,7 +87,7 @@ def make_suffix(
 
 def _downstream(gated: Gated) -> tuple[set[str], list[onnx.NodeProto]]:
     """Values that depend on a mask, and the nodes that make them."""
-    masks = {name for name in gated.feeds({})}
+    masks = set(gated.feeds({}))
     reached, nodes = set(masks), []
     for node in gated.model.graph.node:
         if any(name in reached for name in (*node.input, *_captured(node))):
@@ -92,7 +98,9 @@ def _downstream(gated: Gated) -> tuple[set[str], list[onnx.NodeProto]]:
 
 def _captured(node: onnx.NodeProto) -> list[str]:
     bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    return [name for body in bodies for inner in body.node for name in (*inner.input, *_captured(inner))]
+    return [
+        name for body in bodies for inner in body.node for name in (*inner.input, *_captured(inner))
+    ]
 
 
 def _boundary(
@@ -105,7 +113,9 @@ def _boundary(
 
 
 def _extract(
-    model: onnx.ModelProto, boundary: Sequence[str], outputs: Sequence[str],
+    model: onnx.ModelProto,
+    boundary: Sequence[str],
+    outputs: Sequence[str],
     dtypes: Mapping[str, np.dtype[np.generic]],
 ) -> onnx.ModelProto | None:
     """Let graphsurgeon take the suffix out; None where it would lose something."""
@@ -121,6 +131,7 @@ def _extract(
         graph.inputs = masks + [tensors[name] for name in boundary]
         graph.outputs = [tensors[name] for name in outputs]
         graph.cleanup().toposort()
-        return gs.export_onnx(graph, do_type_check=False)
+        extracted: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        return extracted
     except Exception:  # graphsurgeon raises whatever its parser meets; the whole model still works
         return None

@@ -65,7 +65,7 @@ def trace(view: View, feed: Feeds, *, deadline: float | None = None) -> Trace:
     dtypes = {name: array.dtype for name, array in feed.items()}
     values: dict[str, NDArray[np.generic]] = {}
     for name, array in found.items():
-        if not isinstance(array, np.ndarray):
+        if not hasattr(array, "dtype"):
             continue  # sequences, maps and optionals have no axes
         shapes[name], dtypes[name] = array.shape, array.dtype
         if array.size <= _SMALL:

@@ -41,8 +41,12 @@ class Allocation:
 
 class _Allocator:
     def __init__(
-        self, groups: Sequence[Group], curves: Mapping[str, GroupSensitivity],
-        widths: Mapping[str, Sequence[int]], costs: CostModel, budget: Budget,
+        self,
+        groups: Sequence[Group],
+        curves: Mapping[str, GroupSensitivity],
+        widths: Mapping[str, Sequence[int]],
+        costs: CostModel,
+        budget: Budget,
         sizes: Mapping[Axis, int],
     ) -> None:
         self.groups = {g.name: g for g in groups}
@@ -85,7 +89,9 @@ class _Allocator:
     def gain(self, name: str, width: int) -> Cost:
         """What narrowing one group further saves, everything else as it is now."""
         before, after = self.price({name: self.now[name]}), self.price({name: width})
-        return Cost(after.params - before.params, after.macs - before.macs, after.bytes - before.bytes)
+        return Cost(
+            after.params - before.params, after.macs - before.macs, after.bytes - before.bytes
+        )
 
     def options(self, name: str) -> Iterator[tuple[int, Cost, float]]:
         """Narrower widths of a group with what they save and cost in error."""
@@ -131,8 +137,11 @@ class _Allocator:
                 if relief <= 0:
                     break
                 loss = self.gain(name, width)
-                after = Cost(self.saved.params + loss.params, self.saved.macs + loss.macs,
-                             self.saved.bytes + loss.bytes)
+                after = Cost(
+                    self.saved.params + loss.params,
+                    self.saved.macs + loss.macs,
+                    self.saved.bytes + loss.bytes,
+                )
                 if self.budget.met(after):
                     self.move(name, width, loss)
                     improved = True
@@ -148,8 +157,11 @@ def _thinned(widths: list[int], most: int = 12) -> list[int]:
 
 
 def allocate(
-    groups: Sequence[Group], curves: Mapping[str, GroupSensitivity],
-    widths: Mapping[str, Sequence[int]], costs: CostModel, budget: Budget,
+    groups: Sequence[Group],
+    curves: Mapping[str, GroupSensitivity],
+    widths: Mapping[str, Sequence[int]],
+    costs: CostModel,
+    budget: Budget,
     sizes: Mapping[Axis, int],
 ) -> Allocation:
     """Choose kept widths that meet a budget at the least summed error.
@@ -179,6 +191,7 @@ def allocate(
         allocator.widen()
     removed = {
         name: tuple(sorted(int(c) for c in curves[name].order[: group.size - allocator.now[name]]))
-        for name, group in allocator.groups.items() if allocator.now[name] < group.size
+        for name, group in allocator.groups.items()
+        if allocator.now[name] < group.size
     }
     return Allocation(dict(allocator.now), removed, allocator.saved, allocator.error, met)

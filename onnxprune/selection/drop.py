@@ -81,16 +81,16 @@ def _disagreement(old: NDArray[np.int64], new: NDArray[np.int64]) -> Drop:
 def _relative(pairs: Sequence[tuple[dict[str, Array], dict[str, Array]]], seed: int) -> Drop:
     change, whole = [], []
     for old, new in pairs:
-        names = [n for n, a in old.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        names = [n for n, a in old.items() if getattr(a, "dtype", np.dtype(bool)).kind == "f"]
         rows = max((len(old[n]) for n in names if old[n].ndim), default=1)
         c, w = np.zeros(rows), np.zeros(rows)
         for name in names:
             a, b = old[name].astype(np.float64), new[name].astype(np.float64)
             per_sample = a.ndim > 0 and len(a) == rows
             scale = float((a**2).mean()) or 1.0  # outputs of different size and scale count alike
-            for into, values in ((c, (b - a) ** 2), (w, a**2)):
+            for total, values in ((c, (b - a) ** 2), (w, a**2)):
                 share = values.reshape(rows, -1).mean(axis=1) if per_sample else values.mean()
-                into += share / scale
+                total += share / scale  # noqa: PLW2901 (adds in place)
         change.append(c)
         whole.append(w)
     c, w = np.concatenate(change), np.concatenate(whole)

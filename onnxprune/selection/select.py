@@ -44,7 +44,9 @@ class Selection:
 def output_names(found: Analysis) -> tuple[str, ...]:
     """Return the float outputs, whose change is what is measured."""
     trace = found.traces[0]
-    return tuple(n for n in found.view.outputs if n in trace.dtypes and trace.dtypes[n].kind in "fV")
+    return tuple(
+        n for n in found.view.outputs if n in trace.dtypes and trace.dtypes[n].kind in "fV"
+    )
 
 
 def measure_groups(
@@ -54,20 +56,32 @@ def measure_groups(
     progress.stage("measure")
     sizes = found.coupling.collected.sizes
     widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
-    channels = sum(group.size for group in groups)
-    count = _samples(found, channels, len(splits.fit), options.time_limit)
+    work = {group.name: group.size * _downstream(found, group) for group in groups}
+    count = _samples(found, sum(work.values()), len(splits.fit), options.time_limit)
     batches = Batches(
         fit=_batches(found, splits.fit[:count]),
         select=_batches(found, splits.select[: max(count, _FEWEST)]),
     )
     return measure(
-        found.view, found.traces[0], found.coupling, groups, batches, widths,
-        outputs=output_names(found), time_limit=options.time_limit, progress=progress,
+        found.view,
+        found.traces[0],
+        found.coupling,
+        groups,
+        batches,
+        widths,
+        outputs=output_names(found),
+        work=work,
+        time_limit=options.time_limit,
+        progress=progress,
     )
 
 
 def choose(
-    found: Analysis, groups: Sequence[Group], measured: Sensitivity, budget: Budget, options: Options
+    found: Analysis,
+    groups: Sequence[Group],
+    measured: Sensitivity,
+    budget: Budget,
+    options: Options,
 ) -> Selection:
     """Allocate the budget, at the widest multiple that can reach it."""
     sizes = found.coupling.collected.sizes
@@ -85,7 +99,22 @@ def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:
     return list(found.samples.feeds(indices, _BATCH))
 
 
-def _samples(found: Analysis, channels: int, available: int, limit: float) -> int:
+def _downstream(found: Analysis, group: Group) -> float:
+    """Share of the model's MACs that lie downstream of a group, never quite nothing."""
+    view = found.view
+    waiting = [member.axis.value for member in group.members]
+    seen: set[int] = set()
+    while waiting:
+        for edge in view.consumers.get(waiting.pop(), ()):
+            if edge.node not in seen:
+                seen.add(edge.node)
+                waiting.extend(view.by_index[edge.node].outputs)
+    names = {view.by_index[index].name for index in seen}
+    below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
+    return 0.02 + below / max(found.costs.total.macs, 1.0)
+
+
+def _samples(found: Analysis, forwards: float, available: int, limit: float) -> int:
     """Choose how many samples to perturb on: what the time limit and memory allow."""
     feed = next(iter(found.samples.feeds(range(min(_FEWEST, len(found.samples))), _FEWEST)))
     session = Session(found.model.path)
@@ -94,10 +123,11 @@ def _samples(found: Analysis, channels: int, available: int, limit: float) -> in
     trace = found.traces[0]
     batch = max(next(iter(found.probes[0].values())).shape[:1] or (1,))
     activations = sum(
-        4 * int(np.prod(shape)) for value, shape in trace.shapes.items()
+        4 * int(np.prod(shape))
+        for value, shape in trace.shapes.items()
         if not found.view.is_constant(value)
     ) / max(batch, 1)
-    by_time = 0.4 * limit / max(0.5 * channels * seconds, 1e-9)
+    by_time = 0.5 * limit / max(forwards * seconds, 1e-9)
     by_memory = _MEMORY / max(activations, 1.0)
     return int(np.clip(min(by_time, by_memory), min(_FEWEST, available), available))
 

@@ -39,14 +39,18 @@ def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> li
             step = step * needed // gcd(step, needed)
     least = max(1, round(_NARROWEST * group.size))
     whole = all(
-        member.positions.size == sizes[member.axis] for member in group.members if member.axis in sizes
+        member.positions.size == sizes[member.axis]
+        for member in group.members
+        if member.axis in sizes
     )
     rest = 0 if whole else group.size % step
     narrower = [w for w in range(group.size - 1, least - 1, -1) if w % step == rest]
     return [group.size, *narrower]
 
 
-def excluded(groups: Iterable[Group], patterns: Sequence[str], view: View, coupling: Coupling) -> set[str]:
+def excluded(
+    groups: Iterable[Group], patterns: Sequence[str], view: View, coupling: Coupling
+) -> set[str]:
     """Return the names of groups that a pattern keeps whole.
 
     Parameters
@@ -74,7 +78,7 @@ def excluded(groups: Iterable[Group], patterns: Sequence[str], view: View, coupl
 
 def _nodes(group: Group, view: View) -> set[int]:
     """Nodes that make or read a value of the group."""
-    nodes = set()
+    nodes: set[int] = set()
     for member in group.members:
         value = member.axis.value
         nodes.update(edge.node for edge in view.consumers.get(value, ()))

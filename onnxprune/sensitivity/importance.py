@@ -1,11 +1,12 @@
 """The cheaper order: how much a channel puts into the operators that read it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
+from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds
 
@@ -58,10 +59,12 @@ def _per_channel(positions: NDArray[np.float64], member: Member) -> NDArray[np.f
     return np.asarray(positions[member.positions].sum(axis=1))
 
 
-def _weights(view: View, inputs: Sequence[str], members: dict[object, Member]) -> NDArray[np.float64]:
+def _weights(
+    view: View, inputs: Sequence[str], members: Mapping[Axis, Member]
+) -> NDArray[np.float64]:
     """Squared norm of what each channel is multiplied with; 1 where that is no constant."""
     for axis, member in members.items():
-        value, number = axis.value, axis.axis  # type: ignore[attr-defined]
+        value, number = axis.value, axis.axis
         if value in inputs and view.is_constant(value):
             array = np.moveaxis(view.constant(value), number, 0).astype(np.float64)
             return _per_channel((array.reshape(len(array), -1) ** 2).sum(axis=1), member)

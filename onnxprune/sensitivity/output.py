@@ -25,7 +25,9 @@ class OutputChange:
         Of the projection.
     """
 
-    def __init__(self, clean: Sequence[Mapping[str, NDArray[np.generic]]], *, seed: int = 0) -> None:
+    def __init__(
+        self, clean: Sequence[Mapping[str, NDArray[np.generic]]], *, seed: int = 0
+    ) -> None:
         self._clean = clean
         self._seed = seed
         self._names = tuple(n for n, a in clean[0].items() if a.dtype.kind in "fV")

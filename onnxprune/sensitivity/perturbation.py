@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
@@ -24,7 +25,7 @@ from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
 
 __all__ = ["Batches", "measure"]
 
@@ -66,27 +67,34 @@ class _Measurer:
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = type(gated)(_with_outputs(gated.model, self.outputs), gated.shapes, gated.ratios)
         suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
-        session = Session(_with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
+        session = (
+            Session(_with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
+        )
 
         def cached(feed: Feeds) -> Feeds:
             inner = session.run(feed, suffix.boundary) if session is not None else {}
             return {**inner, **{name: feed[name] for name in suffix.inputs}}
 
-        return _Prepared(suffix, [cached(f) for f in self.batches.fit],
-                         [cached(f) for f in self.batches.select])
+        return _Prepared(
+            suffix, [cached(f) for f in self.batches.fit], [cached(f) for f in self.batches.select]
+        )
 
-    def change(self, ready: _Prepared, group: Group, channels: Sequence[int], *, fit: bool) -> NDArray[np.float32]:
+    def change(
+        self, ready: _Prepared, group: Group, channels: Sequence[int], *, fit: bool
+    ) -> NDArray[np.float32]:
         """Return the output change vector with some channels gone."""
         masks = ready.suffix.gated.feeds(self.masks(group, channels))
         caches, outputs = (ready.fit, self.fit) if fit else (ready.select, self.select)
         self.runs += len(caches)
-        return np.concatenate([
-            outputs.vector(number, ready.suffix.run(cache, masks))
-            for number, cache in enumerate(caches)
-        ])
+        return np.concatenate(
+            [
+                outputs.vector(number, ready.suffix.run(cache, masks))
+                for number, cache in enumerate(caches)
+            ]
+        )
 
-    def masks(self, group: Group, channels: Sequence[int]) -> dict[object, Mask]:
-        return keep_masks([(group, channels)], self.coupling.collected.sizes)  # type: ignore[return-value]
+    def masks(self, group: Group, channels: Sequence[int]) -> dict[Axis, Mask]:
+        return keep_masks([(group, channels)], self.coupling.collected.sizes)
 
     def group(self, group: Group, widths: NDArray[np.int64], deadline: float) -> GroupSensitivity:
         """Order one group's channels and measure its curve."""
@@ -105,17 +113,33 @@ class _Measurer:
             scores = activation_importance(self.view, self.coupling, group, ready.fit)
             order = np.argsort(scores, kind="stable")
         errors = [
-            float((self.change(ready, group, order[: group.size - width].tolist(), fit=False)
-                   .astype(np.float64) ** 2).sum()) if width < group.size else 0.0
+            float(
+                (
+                    self.change(
+                        ready, group, order[: group.size - width].tolist(), fit=False
+                    ).astype(np.float64)
+                    ** 2
+                ).sum()
+            )
+            if width < group.size
+            else 0.0
             for width in widths
         ]
-        method = "perturbation" if len(vectors) == group.size else "activation"
+        method: Method = "perturbation" if len(vectors) == group.size else "activation"
         return GroupSensitivity(order, scores, widths, np.maximum.accumulate(errors), method)
 
 
 def measure(
-    view: View, trace: Trace, coupling: Coupling, groups: Sequence[Group], batches: Batches,
-    widths: Mapping[str, Sequence[int]], *, outputs: Sequence[str], time_limit: float,
+    view: View,
+    trace: Trace,
+    coupling: Coupling,
+    groups: Sequence[Group],
+    batches: Batches,
+    widths: Mapping[str, Sequence[int]],
+    *,
+    outputs: Sequence[str],
+    work: Mapping[str, float],
+    time_limit: float,
     progress: Progress,
 ) -> Sensitivity:
     """Measure groups by exact perturbation, one channel at a time.
@@ -131,8 +155,10 @@ def measure(
         That the group may be narrowed to; at most eight of them are measured.
     outputs : sequence of str
         Values whose change counts.
+    work : mapping of group name to float
+        What perturbing all channels of a group takes, in units of its own.
     time_limit : float
-        Seconds. Each group gets its share by size; a group whose channels do not fit into its
+        Seconds. Each group gets its share by work; a group whose channels do not fit into its
         share (and what groups before it left over) is ordered by activation importance.
     progress : Progress
 
@@ -142,14 +168,14 @@ def measure(
     """
     measurer = _Measurer(view, trace, coupling, batches, outputs)
     start = time.monotonic()
-    remaining = sum(group.size for group in groups)
+    remaining = sum(work.values())
     found: dict[str, GroupSensitivity] = {}
-    for group in progress.track(sorted(groups, key=lambda g: g.size), len(groups), "groups"):
+    for group in progress.track(sorted(groups, key=lambda g: work[g.name]), len(groups), "groups"):
         now = time.monotonic()
         left = max(start + _SHARE * time_limit - now, 0.0)
-        deadline = now + left * group.size / remaining
+        deadline = now + left * work[group.name] / max(remaining, 1e-9)
         found[group.name] = measurer.group(group, _levels(widths[group.name], group.size), deadline)
-        remaining -= group.size
+        remaining -= work[group.name]
     samples = sum(_length(feed) for feed in batches.fit)
     return Sensitivity(found, samples, measurer.runs)
 

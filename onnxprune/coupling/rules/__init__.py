@@ -16,6 +16,17 @@ from onnxprune.coupling.rules import (
 from onnxprune.coupling.rules._registry import Op, Rule, Tensor, lookup, registered, rule
 
 __all__ = [
-    "Op", "Rule", "Tensor", "convolution", "linear", "lookup", "movement", "normalization",
-    "pointwise", "pooling", "reduction", "registered", "rule",
+    "Op",
+    "Rule",
+    "Tensor",
+    "convolution",
+    "linear",
+    "lookup",
+    "movement",
+    "normalization",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "registered",
+    "rule",
 ]

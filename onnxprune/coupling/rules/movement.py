@@ -3,12 +3,23 @@
 from collections.abc import Iterator
 
 from onnxprune.coupling.probe import probe
-from onnxprune.coupling.relations import Freeze, Free, Relation
+from onnxprune.coupling.relations import Free, Freeze, Relation
 from onnxprune.coupling.rules._registry import Op, rule
 
 
-@rule("DepthToSpace", "Expand", "Flatten", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze",
-      "Tile", "Transpose", "Unsqueeze")
+@rule(
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
 def movement(op: Op) -> Iterator[Relation]:
     """The first input moves; the others say how."""
     yield from probe(op, (0,))
@@ -30,7 +41,7 @@ def pad(op: Op) -> Iterator[Relation]:
     x, y = op.x(0), op.y()
     for axis in x.axes():
         if x.shape[axis] != y.shape[axis]:
-            reason = f"Pad in {mode.decode() if isinstance(mode, bytes) else mode} mode copies along this axis"
+            reason = "Pad copies neighbours along this axis"
             yield Freeze(x.axis(axis), reason)
             yield Freeze(y.axis(axis), reason)
         else:

@@ -79,5 +79,3 @@ def softmax(op: Op) -> Iterator[Relation]:
             yield Freeze(y.axis(i), f"{op.op_type} over this axis")
         else:
             yield Tie(x.axis(i), y.axis(i))
-
-

@@ -6,8 +6,16 @@ from onnxprune.coupling.relations import Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import Op, rule
 
 
-@rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool",
-      "GridSample", "MaxRoiPool")
+@rule(
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
+    "LpPool",
+    "MaxPool",
+    "GridSample",
+    "MaxRoiPool",
+)
 def pooling(op: Op) -> Iterator[Relation]:
     """Batch and channels pass through; every place looks at its neighbours."""
     x, y = op.x(0), op.y()

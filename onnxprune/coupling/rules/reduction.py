@@ -8,10 +8,18 @@ from onnxprune.coupling.relations import Contract, Freeze, How, Relation, Tie
 from onnxprune.coupling.rules._registry import Op, rule
 
 _HOW: dict[str, How | None] = {
-    "ReduceL1": "sum", "ReduceL2": "sum", "ReduceSum": "sum", "ReduceSumSquare": "sum",
+    "ReduceL1": "sum",
+    "ReduceL2": "sum",
+    "ReduceSum": "sum",
+    "ReduceSumSquare": "sum",
     "ReduceMean": "mean",
-    "ReduceLogSum": None, "ReduceLogSumExp": None, "ReduceMax": None, "ReduceMin": None,
-    "ReduceProd": None, "ArgMax": None, "ArgMin": None,
+    "ReduceLogSum": None,
+    "ReduceLogSumExp": None,
+    "ReduceMax": None,
+    "ReduceMin": None,
+    "ReduceProd": None,
+    "ArgMax": None,
+    "ArgMin": None,
 }
 
 

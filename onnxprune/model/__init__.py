@@ -1,0 +1,1 @@
+"""The user's model: loading, looking at it, pricing it, writing it."""
