@@ -95,7 +95,8 @@ class _Page:
         self.say(text, style="bold")
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(box=SIMPLE_HEAD if self._fancy else None, show_edge=False, pad_edge=False)
+        box, gap = (SIMPLE_HEAD, 1) if self._fancy else (None, 2)
+        table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
         for title in titles:
             name = title.removeprefix(">")
             table.add_column(name, justify="right" if name != title else "left", no_wrap=True)
