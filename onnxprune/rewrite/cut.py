@@ -123,7 +123,9 @@ class _Writer:
     def write(self, edges: Mapping[Edge, Array]) -> None:
         by_original: dict[str, dict[Edge, Array]] = defaultdict(dict)
         for edge, array in edges.items():
-            value = self.view.by_index[edge.node].inputs[edge.slot]
+            node = self.view.by_index[edge.node]
+            new = edge.slot >= len(node.inputs)
+            value = f"{node.name}_{edge.slot}" if new else node.inputs[edge.slot]
             by_original[self.view.original(value)][edge] = array
         for original, changed in by_original.items():
             if not self._in_place(original, changed):
@@ -166,17 +168,24 @@ class _Writer:
             if self.model.ir_version < 4:  # old models list every initializer as an input
                 info = helper.make_tensor_value_info(name, tensor.data_type, array.shape)
                 self.model.graph.input.append(info)
-        self.model.graph.node[edge.node].input[edge.slot] = self.made[key]
+        inputs = self.model.graph.node[edge.node].input
+        inputs.extend([""] * (edge.slot + 1 - len(inputs)))
+        inputs[edge.slot] = self.made[key]
 
 
 def _set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
-    for attribute in node.attribute:
+    """Set an attribute, or drop it if ``value`` is None."""
+    for index, attribute in enumerate(node.attribute):
         if attribute.name == name:
+            if value is None:
+                del node.attribute[index]
+                return
             doc = attribute.doc_string
             attribute.CopyFrom(helper.make_attribute(name, value))
             attribute.doc_string = doc
             return
-    node.attribute.append(helper.make_attribute(name, value))
+    if value is not None:
+        node.attribute.append(helper.make_attribute(name, value))
 
 
 def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:

@@ -27,7 +27,8 @@ class UnrepresentableError(Exception):
 class Site:
     """One node under a cut, at the sizes of one trace.
 
-    ``attributes`` collects new attribute values, ``parameters`` new values of parameter inputs.
+    ``attributes`` collects new attribute values (None: the attribute goes), ``parameters`` new
+    values of parameter inputs; a slot past the last input is added.
     """
 
     def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int) -> None:
@@ -141,8 +142,11 @@ def _split(site: Site) -> None:
         site.parameters[1] = np.asarray(sizes, given.dtype)
     elif "split" in site.node.attributes:
         site.attributes["split"] = sizes
+    elif len(set(sizes)) > 1 and site.opset < 13:
+        site.attributes["split"] = sizes
     elif len(set(sizes)) > 1:
-        site.refuse("equal parts would become unequal")
+        site.parameters[1] = np.asarray(sizes, np.int64)
+        site.attributes["num_outputs"] = None
 
 
 def _axis(site: Site, default: int) -> int:

@@ -91,6 +91,8 @@ class ShapeRepair:
         """What a slot reads after the cut, per trace."""
         if edge in self.edges:
             return [self.edges[edge]] * len(self.traces)
+        if self._is_new(edge):
+            return [np.empty(0)] * len(self.traces)
         value = self.view.by_index[edge.node].inputs[edge.slot]
         if self._evaluated is None:
             self._evaluated = [self._evaluate(trace) for trace in self.traces]
@@ -98,6 +100,11 @@ class ShapeRepair:
             found[value] if value in found else trace.values[value]
             for found, trace in zip(self._evaluated, self.traces, strict=True)
         ]
+
+    def _is_new(self, edge: Edge) -> bool:
+        """A slot that the node does not have yet."""
+        inputs = self.view.by_index[edge.node].inputs
+        return edge.slot >= len(inputs) or not inputs[edge.slot]
 
     def _equal(self, edge: Edge, arrays: Sequence[Array]) -> bool:
         return all(map(np.array_equal, self._read(edge), arrays))
@@ -109,6 +116,8 @@ class ShapeRepair:
         if all(np.array_equal(first, other) for other in arrays[1:]):
             self._override(edge, first)
             return
+        if self._is_new(edge):
+            self._refuse(self.view.by_index[edge.node])
         for element in range(first.size):
             now = [a.ravel()[element] for a in self._read(edge)]
             then = [a.ravel()[element] for a in arrays]

@@ -7,6 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.errors import InputError
 from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.gates import gate
@@ -41,6 +42,8 @@ def relative_error(
         finite = np.isfinite(w64)
         if not np.array_equal(finite, np.isfinite(f64)):
             return float("inf")
+        if w64.size and not finite.any():
+            return float("inf")  # nothing to compare by
         if finite.any():
             scale = np.abs(w64[finite]).max()
             gap = np.abs(f64[finite] - w64[finite]).max()
@@ -67,6 +70,19 @@ class Verifier:
         self._gated = gate(view, trace, coupling, axes)
         self._session = Session(self._gated.model)
         self._feeds = feeds
+        self._check_deterministic()
+
+    def _check_deterministic(self) -> None:
+        """A model that answers by chance can be neither measured nor proven."""
+        masks = self._gated.feeds({})
+        for feed in self._feeds:
+            first, second = (self._session.run({**feed, **masks}) for _ in range(2))
+            if relative_error(first, second) > TOLERANCE:
+                msg = (
+                    "the model gives different outputs for the same input (Dropout in training "
+                    "mode, or a random operator); export it in evaluation mode"
+                )
+                raise InputError(msg)
 
     def error(self, model: onnx.ModelProto, keeps: Keeps) -> float:
         """Return the relative error of a cut model against its reference.
