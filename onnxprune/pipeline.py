@@ -14,6 +14,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import BudgetError, InputError, VerificationError
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.load import Model, load
 from onnxprune.model.save import check_target, copy, write, write_text
 from onnxprune.options import Options
@@ -26,7 +27,7 @@ from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.prove import Proven, prove
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.runtime.session import RunFailedError, Session
+from onnxprune.runtime.session import RunFailedError, Session, with_outputs
 from onnxprune.selection.budget import Budget, budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
 from onnxprune.selection.select import Selection, choose, measure_groups
@@ -402,7 +403,8 @@ def _slow(timed: BenchReport) -> list[str]:
 def _drop(found: Analysis, model: onnx.ModelProto, splits: Splits, options: Options) -> Drop:
     feeds = list(found.samples.feeds(splits.certify, 32))
     scores = class_scores(found.view, found.traces[0])
-    before, after = Session(found.model.path), Session(model)
+    outputs = float_frontier(found.view, found.traces[0])
+    before, after = (Session(with_outputs(m, outputs)) for m in (found.model.proto, model))
     return measure_drop(before, after, feeds, scores, seed=options.seed)
 
 

@@ -140,9 +140,7 @@ def _split(site: Site) -> None:
         site.refuse("an output would be empty")
     if given is not None:
         site.parameters[1] = np.asarray(sizes, given.dtype)
-    elif "split" in site.node.attributes:
-        site.attributes["split"] = sizes
-    elif len(set(sizes)) > 1 and site.opset < 13:
+    elif "split" in site.node.attributes or (len(set(sizes)) > 1 and site.opset < 13):
         site.attributes["split"] = sizes
     elif len(set(sizes)) > 1:
         site.parameters[1] = np.asarray(sizes, np.int64)

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import InputError
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, RunFailedError, Session
+from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["TOLERANCE", "Verifier", "relative_error"]
@@ -68,7 +69,8 @@ class Verifier:
     ) -> None:
         axes = [axis for axis in coupling.contracts if axis not in coupling.frozen]
         self._gated = gate(view, trace, coupling, axes)
-        self._session = Session(self._gated.model)
+        self._outputs = float_frontier(view, trace)
+        self._session = Session(with_outputs(self._gated.model, self._outputs))
         self._feeds = feeds
         self._check_deterministic()
 
@@ -101,7 +103,7 @@ class Verifier:
         """
         masks = self._gated.feeds(keeps)
         try:
-            session = Session(model)
+            session = Session(with_outputs(model, self._outputs))
             return max(
                 relative_error(session.run(feed), self._session.run({**feed, **masks}))
                 for feed in self._feeds

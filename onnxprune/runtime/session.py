@@ -20,6 +20,7 @@ __all__ = [
     "Session",
     "TensorInfo",
     "available_providers",
+    "with_outputs",
 ]
 
 RUNTIME_VERSION: str = ort.__version__
@@ -55,6 +56,17 @@ class TensorInfo:
 def available_providers() -> tuple[str, ...]:
     """Return the execution providers of this onnxruntime, best first."""
     return tuple(ort.get_available_providers())
+
+
+def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Copy a model with other outputs, inner values included; onnxruntime infers their types."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    given = {output.name: output for output in model.graph.output}
+    outputs = [given.get(name) or onnx.ValueInfoProto(name=name) for name in names]
+    del copy.graph.output[:]
+    copy.graph.output.extend(outputs)
+    return copy
 
 
 class Session:

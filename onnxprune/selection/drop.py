@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.view import View
 from onnxprune.report.values import Drop
 from onnxprune.runtime.session import Feeds, Session
@@ -27,9 +28,10 @@ def class_scores(view: View, trace: Trace) -> str | None:
     Returns
     -------
     str or None
-        The output's name, None where no output looks like class scores.
+        The output's name (or that of the last float tensor before a class number), None where
+        nothing looks like class scores.
     """
-    for name in view.outputs:
+    for name in float_frontier(view, trace):
         shape = trace.shapes.get(name, ())
         if len(shape) != 2 or shape[1] < 2 or trace.dtypes[name].kind != "f":
             continue

@@ -8,6 +8,7 @@ import numpy as np
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
+from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Feeds, Session
@@ -17,7 +18,7 @@ from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.perturbation import Batches, measure
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Selection", "choose", "measure_groups", "output_names"]
+__all__ = ["Selection", "choose", "measure_groups"]
 
 _MULTIPLES = (4, 1)  # tried in this order: convolutions leave their fast layout off multiples of 4
 _BATCH = 32
@@ -41,14 +42,6 @@ class Selection:
     removed: tuple[tuple[Group, tuple[int, ...]], ...]
 
 
-def output_names(found: Analysis) -> tuple[str, ...]:
-    """Return the float outputs, whose change is what is measured."""
-    trace = found.traces[0]
-    return tuple(
-        n for n in found.view.outputs if n in trace.dtypes and trace.dtypes[n].kind in "fV"
-    )
-
-
 def measure_groups(
     found: Analysis, groups: Sequence[Group], splits: Splits, options: Options, progress: Progress
 ) -> Sensitivity:
@@ -69,7 +62,7 @@ def measure_groups(
         groups,
         batches,
         widths,
-        outputs=output_names(found),
+        outputs=float_frontier(found.view, found.traces[0]),
         work=work,
         time_limit=options.time_limit,
         progress=progress,

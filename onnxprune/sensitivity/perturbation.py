@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
@@ -19,7 +18,7 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, Session
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
@@ -56,7 +55,7 @@ class _Measurer:
     ) -> None:
         self.view, self.trace, self.coupling, self.batches = view, trace, coupling, batches
         self.outputs = outputs
-        session = Session(_with_outputs(view.model, outputs))
+        session = Session(with_outputs(view.model, outputs))
         self.fit = OutputChange([session.run(feed, outputs) for feed in batches.fit])
         self.select = OutputChange([session.run(feed, outputs) for feed in batches.select])
         self.runs = 0
@@ -65,10 +64,10 @@ class _Measurer:
         """Make the session of a group and cache what crosses into it."""
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
-        gated = type(gated)(_with_outputs(gated.model, self.outputs), gated.shapes, gated.ratios)
+        gated = type(gated)(with_outputs(gated.model, self.outputs), gated.shapes, gated.ratios)
         suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
         session = (
-            Session(_with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
+            Session(with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
         )
 
         def cached(feed: Feeds) -> Feeds:
@@ -192,12 +191,3 @@ def _levels(widths: Sequence[int], size: int) -> NDArray[np.int64]:
 def _length(feed: Feeds) -> int:
     first = next(iter(feed.values()))
     return len(first) if first.ndim else 1
-
-
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Copy a model with other outputs; their types are onnxruntime's to infer."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return copy
