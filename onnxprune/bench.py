@@ -135,14 +135,13 @@ def measure(
         msg = "measure needs one or two named models, at least one feed and two pairs"
         raise ValueError(msg)
     machine = _machine(threads, provider)
-    rng = np.random.default_rng(seed)
     start = time.perf_counter()
     share = math.inf if time_limit is None else time_limit / pairs
-    stopwatch = _Stopwatch(feeds, min_runs, rng)
+    stopwatch = _Stopwatch(models, feeds, provider, min_runs, np.random.default_rng(seed))
     rounds: list[Round] = []
     for _ in (progress or Silent()).track(range(2 * pairs), pairs, "session pairs"):
         begin = time.perf_counter()
-        rounds.append(_round(models, stopwatch, threads, provider, share))
+        rounds.append(_round(stopwatch, threads, share))
         now = time.perf_counter()
         late = time_limit is not None and now - start + (now - begin) > time_limit
         if len(rounds) >= LEAST_PAIRS and (late or _enough(rounds, pairs)):
@@ -267,7 +266,10 @@ def _load(machine: Mapping[str, str]) -> Iterator[str]:
     """Warn where more is running than the machine has cores for."""
     load, cores = machine["load average"].split()[0], machine["cores"]
     if load != "unknown" and float(load) > int(cores):
-        yield f"load average {load} on {cores} cores: close other programs for steadier figures"
+        yield (
+            f"load average {load} on {cores} cores before timing: if other programs caused it, "
+            "close them for steadier figures"
+        )
 
 
 def _scarce(rounds: Sequence[Round], pairs: int, min_runs: int) -> Iterator[str]:
@@ -293,51 +295,45 @@ def _shared(rounds: Sequence[Round]) -> Iterator[str]:
         )
 
 
-def _round(
-    models: Sequence[Path | bytes | onnx.ModelProto], stopwatch: "_Stopwatch", threads: int,
-    provider: str, share: float,
-) -> Round:  # fmt: skip
+def _round(stopwatch: "_Stopwatch", threads: int, share: float) -> Round:
     """Time fresh sessions of all models once, in about ``share`` seconds."""
-    cpu_tells = provider == "CPUExecutionProvider"
-    beside = cpu_tells and threads > 1 and len(models) == 2
-    walls = stopwatch.fresh(models, threads, provider, share / 2 if beside else share)
-    if beside:
-        cpus = stopwatch.fresh(models, 1, provider, share / 2)
-        return tuple(replace(w, cpu=c.cpu) for w, c in zip(walls, cpus, strict=True))
+    cpu_tells = stopwatch.provider == "CPUExecutionProvider"
     if cpu_tells and threads == 1:
-        return walls
-    return tuple(replace(r, cpu=np.empty(0)) for r in walls)
+        return stopwatch.fresh(1, share)
+    if cpu_tells and len(stopwatch.models) == 2:
+        walls, cpus = stopwatch.fresh(threads, share / 2), stopwatch.fresh(1, share / 2)
+        return tuple(replace(w, cpu=c.cpu) for w, c in zip(walls, cpus, strict=True))
+    return tuple(replace(w, cpu=np.empty(0)) for w in stopwatch.fresh(threads, share))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stopwatch:
-    """Times sessions on fixed inputs, in an order drawn by ``rng``."""
+    """Times the models on the same inputs, in an order drawn by ``rng``."""
 
+    models: Sequence[Path | bytes | onnx.ModelProto]
     feeds: Sequence[Feeds]
+    provider: str
     min_runs: int
     rng: np.random.Generator
 
-    def fresh(
-        self, models: Sequence[Path | bytes | onnx.ModelProto], threads: int, provider: str,
-        share: float,
-    ) -> Round:  # fmt: skip
-        """Time one fresh session per model."""
+    def fresh(self, threads: int, share: float) -> Round:
+        """Time one fresh session per model, in about ``share`` seconds."""
         start = time.perf_counter()
+        count = len(self.models)
         sessions = {
-            int(i): Session(models[i], threads=threads, provider=provider)
-            for i in self.rng.permutation(len(models))
+            int(i): Session(self.models[i], threads=threads, provider=self.provider)
+            for i in self.rng.permutation(count)
         }
-        patience = share / 4 / len(models)
-        warm = [self._warm_up(sessions[i], patience) for i in range(len(models))]
+        warm = [self._warm_up(sessions[i], share / 4 / count) for i in range(count)]
         took = [float(np.median(times)) for times in warm]
         batches = [math.ceil(READING_SECONDS / seconds) for seconds in took]
         lengths = [batch * seconds for batch, seconds in zip(batches, took, strict=True)]
         left = share - (time.perf_counter() - start)
         wanted = max(self.min_runs, ROUND_SECONDS / max(lengths))
         readings = max(1, math.ceil(min(wanted, left / sum(lengths))))
-        wall: list[list[float]] = [[] for _ in models]
-        cpu: list[list[float]] = [[] for _ in models]
-        for i, feed in self._order(len(models), readings):
+        wall: list[list[float]] = [[] for _ in warm]
+        cpu: list[list[float]] = [[] for _ in warm]
+        for i, feed in self._order(readings):
             times, busy = _read(sessions[i], self.feeds[feed], batches[i])
             wall[i] += times
             cpu[i].append(busy)
@@ -359,12 +355,12 @@ class _Stopwatch:
             if warm or passed >= patience:
                 return times
 
-    def _order(self, models: int, readings: int) -> Iterator[tuple[int, int]]:
+    def _order(self, readings: int) -> Iterator[tuple[int, int]]:
         """Yield (model, feed) of each reading: AB or BA by chance, then the other way round."""
-        first = list(range(models))
+        order: list[int] = []
         for i in range(readings):
-            first = first[::-1] if i % 2 else [int(m) for m in self.rng.permutation(models)]
-            for model in first:
+            order = order[::-1] if i % 2 else self.rng.permutation(len(self.models)).tolist()
+            for model in order:
                 yield model, i // 2 % len(self.feeds)
 
 
