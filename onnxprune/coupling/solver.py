@@ -1,8 +1,9 @@
 """One solver closes all relations: union-find over positions, with a reading per split site."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,7 @@ class _Base:
         for tie in (r for r in found if isinstance(r, Tie)):
             self._tie(tie.a, tie.b, tie.a_index, tie.b_index)
         self.reasons: dict[int, Frozen] = {}
+        self._sorted: tuple[Labels, Labels] | None = None
         self._fixed = np.zeros(self.atoms.count, bool)
         self._why: dict[int, Frozen] = {}
         for freeze in (r for r in found if isinstance(r, Freeze)):
@@ -119,8 +121,8 @@ class _Base:
             self._label()
             open_sites, changed = [], False
             for site in self.sites:
-                live = [f for f in site.factors if not self._all_frozen(f[0])]
-                if self._all_frozen(site.axis):
+                live = [f for f in site.factors if not self.all_frozen(f[0])]
+                if self.all_frozen(site.axis):
                     changed |= self._pass_on(site.axis, [f[0] for f in live])
                 elif not live:
                     changed |= self._pass_on(site.factors[0][0], [site.axis])
@@ -137,7 +139,8 @@ class _Base:
             if not changed:
                 return
 
-    def _all_frozen(self, axis: Axis) -> bool:
+    def all_frozen(self, axis: Axis) -> bool:
+        """Say whether no position of an axis can go."""
         return bool(self._frozen_labels[self.labels[self.atoms.of(axis)]].all())
 
     def _pass_on(self, source: Axis, targets: list[Axis]) -> bool:
@@ -156,6 +159,7 @@ class _Base:
 
     def _label(self) -> None:
         count = self.atoms.count
+        self._sorted = None
         if self._edges:
             a = np.concatenate([e[0] for e in self._edges])
             b = np.concatenate([e[1] for e in self._edges])
@@ -169,6 +173,29 @@ class _Base:
         self.reasons = {}
         for atom, why in self._why.items():
             self.reasons.setdefault(int(self.labels[atom]), why)
+
+    def members(self, classes: Sequence[int]) -> Iterator[tuple[Axis, Positions, Labels]]:
+        """Yield where some classes sit: per axis the positions and their classes."""
+        atoms = np.sort(np.concatenate([self._atoms_of(label) for label in classes]))
+        starts = np.fromiter(self.atoms.offsets.values(), np.int64)
+        owner = np.searchsorted(starts, atoms, side="right") - 1
+        axes = list(self.atoms.offsets)
+        bounds = np.flatnonzero(np.diff(owner, prepend=-1))
+        for first, last in pairwise([*bounds.tolist(), len(atoms)]):
+            number = int(owner[first])
+            part = atoms[first:last]
+            yield axes[number], part - starts[number], self.labels[part]
+
+    def _atoms_of(self, label: int) -> Labels:
+        if self._sorted is None:
+            order = np.argsort(self.labels, kind="stable")
+            self._sorted = (order, np.searchsorted(self.labels[order], np.arange(len(order) + 1)))
+        order, bounds = self._sorted
+        return order[bounds[label] : bounds[label + 1]]
+
+    def is_frozen(self, label: int) -> bool:
+        """Say whether a class cannot go."""
+        return bool(self._frozen_labels[label])
 
     def frozen_classes(self) -> frozenset[int]:
         return frozenset(np.flatnonzero(self._frozen_labels).tolist())
@@ -209,11 +236,7 @@ def solve(
                 solution, used = _follow(base, index, number, factor)
                 covered |= used
                 solutions.append(solution)
-    blocked = {
-        axis: base.why(axis)
-        for axis in base.atoms.offsets
-        if np.isin(labels[axis], list(frozen)).all()
-    }
+    blocked = {axis: base.why(axis) for axis in base.atoms.offsets if base.all_frozen(axis)}
     return solutions, blocked
 
 
@@ -323,14 +346,9 @@ def _collect(
     reading: tuple[tuple[Split, Axis], ...],
 ) -> Solution:
     roots = {label: merged.find(label) for label in live}
-    lookup = np.full(base.atoms.count, -1, np.int64)
-    for label, root in roots.items():
-        lookup[label] = root
-    labels = {}
-    for axis in base.atoms.offsets:
-        found = lookup[base.of(axis)]
-        if (found >= 0).any():
-            labels[axis] = found
-    blocked = base.frozen_classes()
-    frozen = {root for label, root in roots.items() if label in blocked or label in dead}
+    labels: dict[Axis, Labels] = {}
+    for axis, places, found in base.members(sorted(live)):
+        row = labels.setdefault(axis, np.full(base.atoms.sizes[axis], -1, np.int64))
+        row[places] = [roots[label] for label in found.tolist()]
+    frozen = {root for label, root in roots.items() if base.is_frozen(label) or label in dead}
     return Solution(labels, frozenset(frozen | {-1}), reading)

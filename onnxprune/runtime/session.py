@@ -20,6 +20,7 @@ __all__ = [
     "Session",
     "TensorInfo",
     "available_providers",
+    "captured_values",
     "with_outputs",
 ]
 
@@ -59,14 +60,36 @@ def available_providers() -> tuple[str, ...]:
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Copy a model with other outputs, inner values included; onnxruntime infers their types."""
+    """Copy a model with other outputs, inner values included, and only the nodes they need.
+
+    Onnxruntime infers the types of the new outputs, but would run nodes that nobody needs.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     given = {output.name: output for output in model.graph.output}
     outputs = [given.get(name) or onnx.ValueInfoProto(name=name) for name in names]
     del copy.graph.output[:]
     copy.graph.output.extend(outputs)
+    needed, kept = set(names), []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input, captured_values(node))
+    del copy.graph.node[:]
+    copy.graph.node.extend(reversed(kept))
     return copy
+
+
+def captured_values(node: onnx.NodeProto) -> set[str]:
+    """Return every value name that a node's bodies read; inner names do no harm."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        for body in bodies:
+            found.update(output.name for output in body.output)
+            for inner in body.node:
+                found.update(inner.input, captured_values(inner))
+    return found
 
 
 class Session:

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.runtime.gates import Gated
-from onnxprune.runtime.session import Feeds, Session
+from onnxprune.runtime.session import Feeds, Session, captured_values
 
 __all__ = ["Suffix", "make_suffix"]
 
@@ -90,17 +90,10 @@ def _downstream(gated: Gated) -> tuple[set[str], list[onnx.NodeProto]]:
     masks = set(gated.feeds({}))
     reached, nodes = set(masks), []
     for node in gated.model.graph.node:
-        if any(name in reached for name in (*node.input, *_captured(node))):
+        if any(name in reached for name in (*node.input, *captured_values(node))):
             nodes.append(node)
             reached.update(node.output)
     return reached, nodes
-
-
-def _captured(node: onnx.NodeProto) -> list[str]:
-    bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    return [
-        name for body in bodies for inner in body.node for name in (*inner.input, *_captured(inner))
-    ]
 
 
 def _boundary(
@@ -108,7 +101,7 @@ def _boundary(
 ) -> tuple[str, ...]:
     constants = {t.name for t in model.graph.initializer}
     constants |= {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
-    found = (name for node in nodes for name in (*node.input, *_captured(node)))
+    found = (name for node in nodes for name in (*node.input, *captured_values(node)))
     return tuple(dict.fromkeys(n for n in found if n and n not in reached and n not in constants))
 
 

@@ -1,0 +1,99 @@
+"""Rows of the least-squares problem: what an operator multiplies its weight with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.model.view import Node
+
+__all__ = ["Places", "choose_places", "conv_rows", "output_rows"]
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Output positions that are looked at, the same in every sample; None: all of them.
+
+    ``rows`` and ``columns`` are arrays of equal length. Neighbouring positions say nearly the
+    same, so a sample of them is as good as all.
+    """
+
+    index: tuple[NDArray[np.int64], ...]
+
+
+def choose_places(shape: tuple[int, ...], most: int, rng: np.random.Generator) -> Places:
+    """Choose at most ``most`` positions of an output's spatial axes."""
+    total = int(np.prod(shape))
+    flat = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
+    return Places(tuple(np.unravel_index(flat, shape)))
+
+
+def output_rows(values: NDArray[np.generic], places: Places) -> Rows:
+    """Return an output [n, channels, ...] at some places, as rows [n * places, channels]."""
+    picked = values[(slice(None), slice(None), *places.index)]
+    return (
+        np.ascontiguousarray(np.moveaxis(picked, 1, -1))
+        .reshape(-1, values.shape[1])
+        .astype(np.float32)
+    )
+
+
+def conv_rows(
+    values: NDArray[np.generic], node: Node, kernel: tuple[int, ...], places: Places
+) -> Rows:
+    """Return the patches a convolution sees at some places.
+
+    Parameters
+    ----------
+    values : array, shape (n, channels, *spatial)
+    node : Node
+        The Conv, for strides, dilations and pads.
+    kernel : tuple of int
+    places : Places
+
+    Returns
+    -------
+    float32 array, shape (n * places, channels * kernel size), channel-major
+    """
+    rank = len(kernel)
+    strides = _ints(node, "strides", [1] * rank)
+    dilations = _ints(node, "dilations", [1] * rank)
+    pads = _pads(node, values.shape[2:], kernel, strides, dilations)
+    padded = np.pad(values, [(0, 0), (0, 0), *pads])
+    offsets = np.indices(kernel).reshape(rank, -1)
+    at = tuple(
+        (places.index[d] * strides[d])[:, None] + (offsets[d] * dilations[d])[None, :]
+        for d in range(rank)
+    )
+    picked = padded[(slice(None), slice(None), *at)]  # n, channels, places, kernel
+    rows = np.moveaxis(picked, 1, 2)
+    return np.ascontiguousarray(rows, np.float32).reshape(-1, values.shape[1] * offsets.shape[1])
+
+
+def _ints(node: Node, name: str, default: list[int]) -> list[int]:
+    value = node.attributes.get(name, default)
+    assert isinstance(value, list)
+    return value
+
+
+def _pads(
+    node: Node,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: list[int],
+    dilations: list[int],
+) -> list[tuple[int, int]]:
+    rank = len(kernel)
+    mode = node.attributes.get("auto_pad", b"NOTSET")
+    if mode in (b"SAME_UPPER", b"SAME_LOWER"):
+        pads = []
+        for d in range(rank):
+            out = -(-size[d] // strides[d])
+            total = max((out - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - size[d], 0)
+            small, large = total // 2, total - total // 2
+            pads.append((small, large) if mode == b"SAME_UPPER" else (large, small))
+        return pads
+    flat = _ints(node, "pads", [0] * (2 * rank))
+    return [(flat[d], flat[d + rank]) for d in range(rank)]

@@ -1,0 +1,242 @@
+"""One sweep over the cut model: every layer is refitted to do what it did in the original.
+
+In the order of the graph, each layer's kept filters are solved for on the cut model's own inputs
+(with everything before already refitted) towards the original's outputs; where the output meets a
+skip, towards the original's sum less the cut model's skip, so that each block cancels the drift
+that the stream has gathered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from onnxprune.coupling.collect import Collected
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.tensors import to_array
+from onnxprune.model.view import Edge, View
+from onnxprune.progress import Progress
+from onnxprune.recovery.patches import Places, choose_places, conv_rows, output_rows
+from onnxprune.recovery.ridge import Moments, solve
+from onnxprune.recovery.sites import Site, affine_of, find_sites
+from onnxprune.rewrite.keeps import Keeps
+from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Refit", "refit"]
+
+Array = NDArray[np.generic]
+_PLACES = 64  # output positions per sample
+_FOLDS = 4
+_WIDEST = 2400  # D beyond which a layer keeps its weights: the solve takes D^3
+_SAME = 1e-8  # relative error below which a layer has nothing to mend
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """A refitted model, and which of its initializers were solved for or added."""
+
+    model: onnx.ModelProto
+    refitted: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+class _Sweep:
+    def __init__(
+        self,
+        view: View,
+        trace: Trace,
+        student: onnx.ModelProto,
+        keeps: Keeps,
+        feeds: Sequence[Feeds],
+    ) -> None:
+        self.view, self.trace, self.keeps, self.feeds = view, trace, keeps, feeds
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(student)
+        self.tensors = {t.name: t for t in self.model.graph.initializer}
+        self.made = {o: n for n in self.model.graph.node for o in n.output}
+        self.refitted: list[str] = []
+        self.added: list[str] = []
+
+    def run(
+        self, site: Site, targets: Sequence[NDArray[np.float32]], places: Places | None
+    ) -> None:
+        weight = self.read(site.weight)
+        if weight is None or not self.own(site.weight):
+            return
+        matrix = _matrix(site, weight)
+        if matrix is None or matrix.shape[0] > _WIDEST:
+            return
+        moments = self.moments(site, weight, targets, places)
+        solution = solve(moments, matrix.astype(np.float64), centred=site.bias is not None)
+        if solution.before < _SAME or solution.after >= solution.before:
+            return
+        self.write(site.weight, _shaped(site, solution.weights, weight))
+        if site.bias is not None:
+            self.write_bias(site.bias, solution.bias.astype(weight.dtype))
+
+    def moments(
+        self,
+        site: Site,
+        weight: Array,
+        targets: Sequence[NDArray[np.float32]],
+        places: Places | None,
+    ) -> Moments:
+        names = [site.source, *([site.skip] if site.skip else [])]
+        inner = [n for n in names if n in self.made]
+        session = Session(with_outputs(self.model, inner)) if inner else None
+        moments = Moments(_FOLDS)
+        for number, feed in enumerate(self.feeds):
+            found = {**feed, **(session.run(feed, inner) if session else {})}
+            rows = _rows(site, found[site.source], weight, places)
+            goal = targets[number]
+            if site.skip is not None:
+                goal = goal - _outputs(found[site.skip], places)
+                if site.norm is not None:
+                    scale, shift = affine_of(self.view, site.norm)
+                    mask = self.mask(site.norm.outputs[0], 1)
+                    scale, shift = scale[mask], shift[mask]
+                    scale = np.where(np.abs(scale) < 1e-6, np.inf, scale)
+                    goal = ((goal - shift) / scale).astype(np.float32)
+            moments.add(number % _FOLDS, rows, goal)
+        return moments
+
+    def mask(self, value: str, axis: int) -> NDArray[np.bool_]:
+        mask = self.keeps.get(Axis(value, axis))
+        return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
+
+    def own(self, edge: Edge) -> bool:
+        """Whether nobody else reads this constant."""
+        name = self.model.graph.node[edge.node].input[edge.slot]
+        return sum(name == i for n in self.model.graph.node for i in n.input) == 1
+
+    def read(self, edge: Edge) -> Array | None:
+        inputs = self.model.graph.node[edge.node].input
+        if edge.slot >= len(inputs) or inputs[edge.slot] not in self.tensors:
+            node = self.made.get(inputs[edge.slot]) if edge.slot < len(inputs) else None
+            if node is None or node.op_type != "Constant" or node.attribute[0].name != "value":
+                return None
+            return numpy_helper.to_array(node.attribute[0].t)
+        return to_array(self.tensors[inputs[edge.slot]], self.view.base)
+
+    def write(self, edge: Edge, array: Array) -> None:
+        name = self.model.graph.node[edge.node].input[edge.slot]
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        if name in self.tensors:
+            self.tensors[name].CopyFrom(tensor)
+        else:
+            self.made[name].attribute[0].t.CopyFrom(tensor)
+        self.refitted.append(name)
+
+    def write_bias(self, edge: Edge, bias: Array) -> None:
+        old = self.read(edge)
+        if old is not None and old.shape == bias.shape and self.own(edge):
+            self.write(edge, bias)
+            return
+        node = self.model.graph.node[edge.node]
+        name = f"{node.input[1]}_bias"
+        while name in self.tensors:
+            name += "_"
+        tensor = numpy_helper.from_array(bias, name)
+        self.model.graph.initializer.append(tensor)
+        self.tensors[name] = self.model.graph.initializer[-1]
+        node.input.extend([""] * (edge.slot + 1 - len(node.input)))
+        node.input[edge.slot] = name
+        self.added.append(name)
+
+
+def refit(
+    view: View,
+    trace: Trace,
+    collected: Collected,
+    student: onnx.ModelProto,
+    keeps: Keeps,
+    feeds: Sequence[Feeds],
+    *,
+    seed: int,
+    progress: Progress,
+) -> Refit:
+    """Refit every layer of a cut model to the original, in the order of the graph.
+
+    Parameters
+    ----------
+    view, trace, collected
+        Of the original.
+    student : ModelProto
+        The cut model; not changed.
+    keeps : mapping of Axis to mask
+    feeds : sequence of Feeds
+        Samples to fit on, a fold's worth per feed at least.
+    seed : int
+        Of the positions that are looked at.
+    progress : Progress
+
+    Returns
+    -------
+    Refit
+    """
+    sweep = _Sweep(view, trace, student, keeps, feeds)
+    sites = list(find_sites(view, trace, collected))
+    rng = np.random.default_rng(seed)
+    places = {s.node.index: _places(trace, s, rng) for s in sites}
+    targets = _targets(view, sites, places, sweep, feeds)
+    for site in progress.track(sites, len(sites), "layers"):
+        sweep.run(site, targets[site.node.index], places[site.node.index])
+    return Refit(sweep.model, tuple(sweep.refitted), tuple(sweep.added))
+
+
+def _targets(
+    view: View,
+    sites: Sequence[Site],
+    places: Mapping[int, Places | None],
+    sweep: _Sweep,
+    feeds: Sequence[Feeds],
+) -> dict[int, list[NDArray[np.float32]]]:
+    """Collect the original's outputs at the chosen places, kept channels only."""
+    names = list(dict.fromkeys(s.total or s.output for s in sites))
+    session = Session(with_outputs(view.model, names))
+    found: dict[int, list[NDArray[np.float32]]] = {s.node.index: [] for s in sites}
+    for feed in feeds:
+        values = session.run(feed, names)
+        for site in sites:
+            name = site.total or site.output
+            rows = _outputs(values[name], places[site.node.index])
+            axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
+            found[site.node.index].append(np.ascontiguousarray(rows[:, sweep.mask(name, axis)]))
+    return found
+
+
+def _places(trace: Trace, site: Site, rng: np.random.Generator) -> Places | None:
+    if site.node.op_type != "Conv":
+        return None
+    return choose_places(trace.shapes[site.output][2:], _PLACES, rng)
+
+
+def _outputs(values: Array, places: Places | None) -> NDArray[np.float32]:
+    if places is not None:
+        return output_rows(values, places)
+    return values.reshape(-1, values.shape[-1]).astype(np.float32)
+
+
+def _rows(site: Site, values: Array, weight: Array, places: Places | None) -> NDArray[np.float32]:
+    if places is None:
+        return values.reshape(-1, values.shape[-1]).astype(np.float32)
+    return conv_rows(values, site.node, weight.shape[2:], places)
+
+
+def _matrix(site: Site, weight: Array) -> Array | None:
+    """Return the weight as (D, O); None where the operator is grouped."""
+    if site.node.op_type == "Conv":
+        group = site.node.attributes.get("group", 1)
+        return weight.reshape(len(weight), -1).T if group == 1 else None
+    if site.node.op_type == "Gemm" and site.node.attributes.get("transB"):
+        return weight.T
+    return weight
+
+
+def _shaped(site: Site, matrix: NDArray[np.float64], weight: Array) -> Array:
+    transposed = site.node.op_type == "Conv" or bool(site.node.attributes.get("transB"))
+    return (matrix.T if transposed else matrix).reshape(weight.shape).astype(weight.dtype)

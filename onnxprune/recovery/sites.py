@@ -1,0 +1,128 @@
+"""Where weights can be refitted: convolutions and linear layers, with what their output feeds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.collect import Collected
+from onnxprune.model.view import Edge, Node, View
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Site", "find_sites"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One operator whose weight and bias are solved for.
+
+    Attributes
+    ----------
+    node : Node
+    source : str
+        The value it reads.
+    weight : Edge
+        Slot of its constant weight.
+    bias : Edge, optional
+        Slot that holds, or may be given, its bias; None for a MatMul without an Add behind.
+    output : str
+        The value with the bias in: what the teacher's target is taken from.
+    norm : Node, optional
+        BatchNormalization between the output and ``total``.
+    total : str, optional
+        The sum that the output goes into, where it meets a skip.
+    skip : str, optional
+        The other addend of ``total``.
+    """
+
+    node: Node
+    source: str
+    weight: Edge
+    bias: Edge | None
+    output: str
+    norm: Node | None = None
+    total: str | None = None
+    skip: str | None = None
+
+
+def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]:
+    """Yield the operators that can be refitted, in the order of the graph."""
+    for node in view.nodes:
+        site = None
+        if node.op_type in _SITES and view.is_constant(node.inputs[1]):
+            site = _SITES[node.op_type](view, trace, node)
+        if site is not None:
+            yield _joined(view, trace, collected, site)
+
+
+def _conv(view: View, trace: Trace, node: Node) -> Site:  # noqa: ARG001
+    return Site(node, node.inputs[0], Edge(node.index, 1), Edge(node.index, 2), node.outputs[0])
+
+
+def _gemm(view: View, trace: Trace, node: Node) -> Site | None:
+    if node.attributes.get("transA") or node.attributes.get("alpha", 1.0) != 1.0:
+        return None
+    return _conv(view, trace, node) if node.attributes.get("beta", 1.0) == 1.0 else None
+
+
+def _matmul(view: View, trace: Trace, node: Node) -> Site | None:
+    """A MatMul's bias is the constant vector of the Add behind it."""
+    if len(trace.shapes[node.inputs[1]]) != 2 or len(trace.shapes[node.inputs[0]]) < 2:
+        return None
+    weight = Edge(node.index, 1)
+    after = _only_reader(view, node.outputs[0])
+    if after is not None and after.op_type == "Add":
+        for slot, value in enumerate(after.inputs):
+            if view.is_constant(value) and len(trace.shapes[value]) == 1:
+                bias = Edge(after.index, slot)
+                return Site(node, node.inputs[0], weight, bias, after.outputs[0])
+    return Site(node, node.inputs[0], weight, None, node.outputs[0])
+
+
+_SITES = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+
+
+def _joined(view: View, trace: Trace, collected: Collected, site: Site) -> Site:
+    """Follow the output through BatchNormalization into a sum with a skip."""
+    norm, value = None, site.output
+    after = _only_reader(view, value)
+    if after is not None and after.op_type == "BatchNormalization":
+        norm, value = after, after.outputs[0]
+        after = _only_reader(view, value)
+    if after is None or after.op_type != "Add":
+        return site
+    other = after.inputs[1] if after.inputs[0] == value else after.inputs[0]
+    same = trace.shapes.get(other) == trace.shapes.get(value)
+    if other in collected.constants or other == value or not same or _depends(view, other, value):
+        return site
+    return Site(
+        site.node, site.source, site.weight, site.bias, site.output, norm, after.outputs[0], other
+    )
+
+
+def _only_reader(view: View, value: str) -> Node | None:
+    edges = view.consumers.get(value, ())
+    return view.by_index[edges[0].node] if len(edges) == 1 and value not in view.outputs else None
+
+
+def _depends(view: View, value: str, source: str) -> bool:
+    """Whether ``value`` is computed from ``source``: then it is no skip around it."""
+    waiting, seen = [value], set()
+    while waiting:
+        name = waiting.pop()
+        if name == source:
+            return True
+        if name not in seen and name in view.producers:
+            seen.add(name)
+            waiting.extend(view.producers[name].inputs)
+    return False
+
+
+def affine_of(view: View, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and shift of a BatchNormalization, per channel."""
+    gamma, beta, mean, variance = (view.constant(v).astype(np.float64) for v in norm.inputs[1:5])
+    epsilon = norm.attributes.get("epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    scale = gamma / np.sqrt(variance + epsilon)
+    return scale, beta - mean * scale
