@@ -1,6 +1,6 @@
 """Ask every node's rule for its relations; whatever nobody mentions is frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
@@ -72,7 +72,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
             found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock="interface"))
     for node in view.nodes:
         if node.index not in derived:
-            _one(found, node, make_op(view, trace, node, constants))
+            _one(found, node, make_op(view, trace, node, constants, numbers))
     return found
 
 
@@ -161,14 +161,16 @@ _PARAMETERS: dict[str, tuple[int, ...]] = {
 _UNKNOWN: tuple[int, ...] = (-1,)
 
 
-def make_op(view: View, trace: Trace, node: Node, constants: frozenset[str]) -> Op:
-    """Show a node to its rule."""
+def make_op(
+    view: View, trace: Trace, node: Node, constants: frozenset[str], numbers: Set[str]
+) -> Op:
+    """Show a node to its rule; what depends on the data of one run is kept from it."""
 
     def tensor(value: str) -> Tensor | None:
         if not value:
             return None
         shape = trace.shapes.get(value, _UNKNOWN)
-        data = trace.values.get(value)
+        data = trace.values.get(value) if value in constants or value in numbers else None
         if data is None and view.is_constant(value):
             data = view.constant(value)
         return Tensor(value, shape, value in constants, data)

@@ -1,19 +1,21 @@
 """Movement is probed, not described: run the operator on indices and see what lands where."""
 
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from onnxprune.coupling.relations import Axis, Free, Freeze, Positions, Relation, Split, Tie
-from onnxprune.coupling.rules._registry import Op
+from onnxprune.coupling.rules._registry import Op, Tensor
+from onnxprune.runtime.single import single
 
 __all__ = ["probe"]
 
 _NOWHERE = -1  # the mark of elements that do not come from the probed input
+_MIXES = "{op} mixes this axis with others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,71 +57,98 @@ def probe(op: Op, slots: tuple[int, ...]) -> Iterator[Relation]:
         `Tie` where positions correspond, `Split` where one axis holds several, `Free` for
         positions that are copies, `Freeze` where a movement cannot be told by axes.
     """
-    sources = [op.x(slot) for slot in slots]
-    splits: dict[Axis, list[tuple[Axis, Positions]]] = {}
-    held: set[Axis] = set()
-    mixed: set[Axis] = set()
-    for slot, source in zip(slots, sources, strict=True):
-        for axis in source.axes():
-            if source.shape[axis] > 1:
-                yield from _one_axis(op, slot, axis, splits, held, mixed)
-    for joined, factors in splits.items():
-        held.add(joined)
-        held.update(factor for factor, _ in factors)
+    found = _Found()
+    for slot in slots:
+        for axis in op.x(slot).axes():
+            if op.x(slot).shape[axis] > 1:
+                yield from _one_axis(op, slot, axis, found)
+    for joined, factors in found.splits.items():
         if len(factors) > 1:
             yield Split(joined, tuple(factors))
         else:
             factor, positions = factors[0]
             known = np.flatnonzero(positions != _NOWHERE)
             yield Tie(joined, factor, known, positions[known])
-    tensors = [*sources, *(y for y in op.outputs if y is not None)]
-    for place in {t.axis(i): None for t in tensors for i in t.axes() if t.shape[i] > 1}:
-        if place in held:
-            continue
-        if place in mixed:
-            yield Freeze(place, f"{op.op_type} mixes this axis with others")
-        else:
-            yield Free(place)
+    yield from _rest_of_sources(op, slots, found)
+    yield from _rest_of_outputs(op, slots, found)
 
 
-def _one_axis(
-    op: Op,
-    slot: int,
-    axis: int,
-    splits: dict[Axis, list[tuple[Axis, Positions]]],
-    held: set[Axis],
-    mixed: set[Axis],
-) -> Iterator[Relation]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the probes of single axes have shown so far.
+
+    ``told`` marks the positions of each axis that a tie or split speaks of, ``taken`` the
+    positions of source axes that arrive where nothing can speak of them.
+    """
+
+    splits: dict[Axis, list[tuple[Axis, Positions]]] = field(default_factory=dict)
+    told: dict[Axis, set[int]] = field(default_factory=lambda: defaultdict(set))
+    taken: dict[Axis, set[int]] = field(default_factory=lambda: defaultdict(set))
+    mixed: set[Axis] = field(default_factory=set)
+
+
+def _one_axis(op: Op, slot: int, axis: int, found: _Found) -> Iterator[Relation]:
     """Follow one axis of one input to every axis of every output."""
     source = op.x(slot)
     here = source.axis(axis)
-    outputs = _run(op, slot, axis)
-    for y, moved in zip(op.outputs, outputs, strict=True):
+    for y, moved in zip(op.outputs, _run(op, _index(source, axis), slot), strict=True):
         if y is None:
             continue
+        told: set[int] = set()
         for b in y.axes():
-            if y.shape[b] == 1:
-                continue
             pairs, there = _pairs(moved, b), y.axis(b)
-            if not len(pairs.source) or (pairs.independent and not _single(pairs)):
+            if y.shape[b] == 1 or (pairs.independent and not _single(pairs)):
                 continue
             if pairs.source_decides and pairs.target_decides:
-                held.update((here, there))
                 yield Tie(here, there, pairs.source, pairs.target)
             elif pairs.target_decides:
-                splits.setdefault(there, []).append(
-                    (here, _map(y.shape[b], pairs.target, pairs.source))
-                )
+                factor = (here, _map(y.shape[b], pairs.target, pairs.source))
+                found.splits.setdefault(there, []).append(factor)
             elif pairs.source_decides:
-                splits.setdefault(here, []).append(
-                    (there, _map(source.shape[axis], pairs.source, pairs.target))
-                )
+                factor = (there, _map(source.shape[axis], pairs.source, pairs.target))
+                found.splits.setdefault(here, []).append(factor)
             else:
-                mixed.update((here, there))
-        taken = np.unique(moved[moved != _NOWHERE])
-        if 0 < len(taken) < source.shape[axis] and here not in held and here not in splits:
-            yield Freeze(here, f"{op.op_type} takes these positions by number", taken)
-            held.add(here)
+                found.mixed.update((here, there))
+                continue
+            told.update(pairs.source.tolist())
+            found.told[there].update(pairs.target.tolist())
+        found.told[here] |= told
+        found.taken[here] |= set(np.unique(moved[moved != _NOWHERE]).tolist()) - told
+
+
+def _rest_of_sources(op: Op, slots: tuple[int, ...], found: _Found) -> Iterator[Relation]:
+    """Positions of inputs that arrive alone stay; those that arrive nowhere may go."""
+    for axis in {op.x(s).axis(i): None for s in slots for i in op.x(s).axes()}:
+        if axis in found.mixed and not found.told[axis]:
+            yield Freeze(axis, _MIXES.format(op=op.op_type))
+        elif taken := sorted(found.taken[axis]):
+            yield Freeze(axis, f"{op.op_type} takes these positions by number", np.array(taken))
+        elif not found.told[axis]:
+            yield Free(axis)
+
+
+def _rest_of_outputs(op: Op, slots: tuple[int, ...], found: _Found) -> Iterator[Relation]:
+    """Positions of outputs that no input's position speaks of: padding, copies, or fixed."""
+    origins: list[list[NDArray[np.int64]]] = []
+    for number, y in enumerate(op.outputs):
+        for b in y.axes() if y is not None else ():
+            assert y is not None
+            axis, size = y.axis(b), y.shape[b]
+            rest = np.setdiff1d(np.arange(size), list(found.told[axis]))
+            if size == 1 or not len(rest):
+                continue
+            if found.mixed and len(rest) == size:
+                yield Freeze(axis, _MIXES.format(op=op.op_type))
+                continue
+            origins = origins or [_run(op, _numbers(op.x(slot)), slot) for slot in slots]
+            moved = [np.moveaxis(of_slot[number], b, 0) for of_slot in origins]
+            copies = len(rest) == size and all((m == m[:1]).all() for m in moved)
+            fixed = [p for p in rest.tolist() if any((m[p] != _NOWHERE).any() for m in moved)]
+            if fixed and not copies:
+                reason = f"{op.op_type} fills these positions as a whole"
+                yield Freeze(axis, reason, np.array(fixed))
+            else:
+                yield Free(axis)
 
 
 def _single(pairs: _Pairs) -> bool:
@@ -127,8 +156,21 @@ def _single(pairs: _Pairs) -> bool:
     return len(pairs.source) == 1
 
 
-def _run(op: Op, slot: int, axis: int) -> list[NDArray[np.int64]]:
-    """Run the operator with each element of one input holding its index on ``axis``."""
+def _index(source: Tensor, axis: int) -> NDArray[np.int64]:
+    """Let each element hold its index on one axis."""
+    shape = [1] * source.rank
+    shape[axis] = -1
+    index = np.arange(source.shape[axis]).reshape(shape)
+    return np.ascontiguousarray(np.broadcast_to(index, source.shape))
+
+
+def _numbers(source: Tensor) -> NDArray[np.int64]:
+    """Let each element hold a number of its own."""
+    return np.arange(np.prod(source.shape, dtype=np.int64)).reshape(source.shape)
+
+
+def _run(op: Op, marks: NDArray[np.int64], slot: int) -> list[NDArray[np.int64]]:
+    """Run the operator with marks in place of one input and nothing in the others."""
     feeds: dict[str, NDArray[np.generic]] = {}
     names = []
     for number, tensor in enumerate(op.inputs):
@@ -137,10 +179,7 @@ def _run(op: Op, slot: int, axis: int) -> list[NDArray[np.int64]]:
         if tensor is None:
             continue
         if number == slot:
-            shape = [1] * tensor.rank
-            shape[axis] = -1
-            index = np.arange(tensor.shape[axis]).reshape(shape)
-            feeds[name] = np.ascontiguousarray(np.broadcast_to(index, tensor.shape))
+            feeds[name] = marks
         elif tensor.data is not None and not _moves(op, number):
             feeds[name] = tensor.data
         else:
@@ -153,8 +192,7 @@ def _run(op: Op, slot: int, axis: int) -> list[NDArray[np.int64]]:
     if op.op_type == "Pad" and "value" in attributes:
         attributes["value"] = float(_NOWHERE)
     node = helper.make_node(op.op_type, names, outputs, **attributes)  # type: ignore[arg-type]
-    evaluator = ReferenceEvaluator(node, opsets={"": op.opset})
-    results = evaluator.run(None, {k: v for k, v in feeds.items() if k in names})
+    results = single(node, op.opset).run(None, {k: v for k, v in feeds.items() if k in names})
     found = iter(results)
     return [np.asarray(next(found)) if y is not None else np.empty(0, np.int64) for y in op.outputs]
 

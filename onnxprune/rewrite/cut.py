@@ -72,12 +72,14 @@ def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keep
     """Ask every node at the cut for its new parameters, then make computed shapes agree."""
     values = {axis.value for axis in keeps}
     derived = coupling.collected.derived
+    numbers = {value for index in derived for value in view.by_index[index].outputs}
+    known = coupling.collected.constants | numbers
     attributes: dict[int, Mapping[str, object]] = {}
     wanted: dict[Edge, list[Array]] = {}
     for node in view.nodes:
         if node.index in derived or values.isdisjoint((*node.inputs, *node.outputs)):
             continue
-        sites = [Site(node, trace, keeps, view.opset) for trace in traces]
+        sites = [Site(node, trace, keeps, view.opset, known) for trace in traces]
         for site in sites:
             repair(site)
         if any(site.attributes != sites[0].attributes for site in sites):
@@ -163,7 +165,7 @@ class _Writer:
                 name = f"{original}_cut{count}"
             self.names.add(name)
             self.made[key] = name
-            tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            tensor = numpy_helper.from_array(array, name)
             self.model.graph.initializer.append(tensor)
             if self.model.ir_version < 4:  # old models list every initializer as an input
                 info = helper.make_tensor_value_info(name, tensor.data_type, array.shape)

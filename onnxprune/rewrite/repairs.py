@@ -4,7 +4,7 @@ A repair looks at which axes of its node lose positions and says what the node's
 be afterwards. Slicing the weights and keeping computed shapes right is done elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeAlias
 
 import numpy as np
@@ -28,11 +28,13 @@ class Site:
     """One node under a cut, at the sizes of one trace.
 
     ``attributes`` collects new attribute values (None: the attribute goes), ``parameters`` new
-    values of parameter inputs; a slot past the last input is added.
+    values of parameter inputs; a slot past the last input is added. ``known`` names the values
+    that constants and shapes decide.
     """
 
-    def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int) -> None:
+    def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int, known: Set[str]) -> None:
         self.node, self.trace, self.keeps, self.opset = node, trace, keeps, opset
+        self.known = known
         self.attributes: dict[str, object] = {}
         self.parameters: dict[int, Array] = {}
 
@@ -58,8 +60,8 @@ class Site:
         return count // len(mask)
 
     def parameter(self, slot: int) -> Array | None:
-        """Return the value of a parameter input at this trace."""
-        if slot >= len(self.node.inputs) or not self.node.inputs[slot]:
+        """Return the value of a parameter input at this trace, None where data decide it."""
+        if slot >= len(self.node.inputs) or self.node.inputs[slot] not in self.known:
             return None
         return self.trace.values.get(self.node.inputs[slot])
 
@@ -211,6 +213,16 @@ def _gather(site: Site) -> None:
     site.parameters[1] = (np.cumsum(mask) - 1)[wanted].astype(indices.dtype)
 
 
+def _squeeze(site: Site) -> None:
+    """Without a list of axes every axis of size 1 goes: none may become one."""
+    x = site.node.inputs[0]
+    if len(site.node.inputs) > 1 or "axes" in site.node.attributes:
+        return
+    for axis, size in enumerate(site.trace.shapes[x]):
+        if size > 1 and site.kept(x, axis) == 1:
+            site.refuse("an axis would shrink to one and be squeezed")
+
+
 def _tile(site: Site) -> None:
     x, y = site.node.inputs[0], site.node.outputs[0]
     repeats = site.parameter(1)
@@ -277,5 +289,6 @@ _REPAIRS: dict[str, Repair] = {
     "Resize": _resize,
     "Slice": _slice,
     "Split": _split,
+    "Squeeze": _squeeze,
     "Tile": _tile,
 }

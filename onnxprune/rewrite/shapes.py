@@ -12,6 +12,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import Edge, Node, View
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.repairs import UnrepresentableError
+from onnxprune.runtime.single import single
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["ShapeRepair"]
@@ -234,4 +235,4 @@ class ShapeRepair:
 
 @cache
 def _evaluator(node: bytes, opset: int) -> ReferenceEvaluator:
-    return ReferenceEvaluator(onnx.NodeProto.FromString(node), opsets={"": opset})
+    return single(onnx.NodeProto.FromString(node), opset)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from onnxprune.coupling.probe import probe
-from onnxprune.coupling.relations import Free, Freeze, Relation
+from onnxprune.coupling.relations import Free, Freeze, Positions, Relation, Tie
 from onnxprune.coupling.rules._registry import Op, rule
 
 
@@ -22,7 +24,24 @@ from onnxprune.coupling.rules._registry import Op, rule
 )
 def movement(op: Op) -> Iterator[Relation]:
     """The first input moves; the others say how."""
-    yield from probe(op, (0,))
+    if all(tensor is None or tensor.data is not None for tensor in op.inputs[1:]):
+        yield from probe(op, (0,))
+    elif op.op_type == "Slice":
+        yield from _moving_window(op)
+
+
+def _moving_window(op: Op) -> Iterator[Relation]:
+    """A slice whose place is known at run time only leaves the axes it does not name alone."""
+    x, y, given = op.x(0), op.y(), op.optional(3)
+    if given is None or given.data is None:
+        return
+    sliced = {int(axis) % x.rank for axis in given.data}
+    for axis in x.axes():
+        if axis in sliced:
+            for tensor in (x, y):
+                yield Freeze(tensor.axis(axis), "Slice chooses its positions at run time")
+        else:
+            yield Tie(x.axis(axis), y.axis(axis))
 
 
 @rule("Concat")
@@ -35,17 +54,31 @@ def concat(op: Op) -> Iterator[Relation]:
 def pad(op: Op) -> Iterator[Relation]:
     """Padding with a constant adds positions; other modes copy neighbours."""
     mode = op.attributes.get("mode", b"constant")
-    if mode == b"constant":
+    x, y, pads = op.x(0), op.y(), _pads(op)
+    if pads is None:
+        return
+    if mode == b"constant" and (pads >= 0).all():
         yield from probe(op, (0,))
         return
-    x, y = op.x(0), op.y()
-    for axis in x.axes():
-        if x.shape[axis] != y.shape[axis]:
-            reason = "Pad copies neighbours along this axis"
-            yield Freeze(x.axis(axis), reason)
-            yield Freeze(y.axis(axis), reason)
+    for axis, (before, after) in enumerate(pads.tolist()):
+        if before or after:
+            what = "copies neighbours along" if mode != b"constant" else "crops"
+            for tensor in (x, y):
+                yield Freeze(tensor.axis(axis), f"Pad {what} this axis")
         else:
-            yield from op.tie(x, axis, y, axis)
+            yield Tie(x.axis(axis), y.axis(axis))
+
+
+def _pads(op: Op) -> Positions | None:
+    """Return (before, after) of every axis, None where they are known at run time only."""
+    slots = [op.optional(slot) for slot in (1, 3)]
+    if any(tensor is not None and tensor.data is None for tensor in slots):
+        return None
+    given, axes = (None if tensor is None else tensor.data for tensor in slots)
+    given = np.asarray(op.attributes["pads"] if given is None else given, np.int64)
+    pads = np.zeros((op.x(0).rank, 2), np.int64)
+    pads[slice(None) if axes is None else np.asarray(axes, np.int64)] = given.reshape(2, -1).T
+    return pads
 
 
 @rule("Gather")
@@ -53,10 +86,11 @@ def gather(op: Op) -> Iterator[Relation]:
     """Constant indices move positions; computed ones choose among all of them."""
     x, indices, y = op.x(0), op.x(1), op.y()
     axis = op.integer("axis", 0) % x.rank
-    if indices.constant and indices.data is not None:
+    if indices.constant and indices.data is not None and indices.rank <= 1:
         yield from probe(op, (0,))
         return
-    yield Freeze(x.axis(axis), "Gather chooses among these positions at run time")
+    how = "by a table" if indices.constant else "at run time"
+    yield Freeze(x.axis(axis), f"Gather chooses among these positions {how}")
     for i in x.axes():
         if i != axis:
             yield from op.tie(x, i, y, i if i < axis else i + indices.rank - 1)

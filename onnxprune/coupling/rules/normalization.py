@@ -12,15 +12,17 @@ from onnxprune.coupling.rules._registry import Op, rule
 def batch_normalization(op: Op) -> Iterator[Relation]:
     """Per channel with stored statistics: every vector follows the channels."""
     x, y = op.x(0), op.y()
+    if op.flag("training_mode") or any(extra is not None for extra in op.outputs[1:]):
+        for tensor in (*op.present(), *op.outputs):
+            for axis in tensor.axes() if tensor is not None else ():
+                assert tensor is not None
+                yield Freeze(tensor.axis(axis), "BatchNormalization in training mode")
+        return
     for axis in x.axes():
         yield Tie(x.axis(axis), y.axis(axis))
     for vector in op.inputs[1:5]:
         if vector is not None:
             yield Tie(vector.axis(0), y.axis(1))
-    for extra in op.outputs[1:]:
-        if extra is not None:
-            yield Freeze(extra.axis(0), "BatchNormalization in training mode")
-            yield Freeze(x.axis(1), "BatchNormalization in training mode")
 
 
 @rule("InstanceNormalization")
@@ -58,6 +60,8 @@ def group_normalization(op: Op) -> Iterator[Relation]:
     position = np.arange(x.shape[1])
     for axis in (0, 1):
         yield Tie(x.axis(axis), y.axis(axis))
+    if groups == 1:
+        yield Freeze(x.axis(1), "GroupNormalization has one group only")
     # A scale per group is opset 18's; opset 21 has one per channel.
     group = Axis(f"{op.name}/group", 0)
     yield Tie(x.axis(1), group, position, position // size)
@@ -66,6 +70,15 @@ def group_normalization(op: Op) -> Iterator[Relation]:
             yield Tie(vector.axis(0), y.axis(1))
         elif vector is not None:
             yield Tie(vector.axis(0), group)
+
+
+@rule("LpNormalization")
+def lp_normalization(op: Op) -> Iterator[Relation]:
+    """The norm is a sum: what is zero adds nothing to it."""
+    x, y = op.x(0), op.y()
+    for axis in x.axes():
+        yield Tie(x.axis(axis), y.axis(axis))
+    yield Contract(x.axis(op.integer("axis", -1)), 0)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")

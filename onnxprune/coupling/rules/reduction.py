@@ -13,7 +13,7 @@ _HOW: dict[str, How | None] = {
     "ReduceSum": "sum",
     "ReduceSumSquare": "sum",
     "ReduceMean": "mean",
-    "ReduceLogSum": None,
+    "ReduceLogSum": "sum",
     "ReduceLogSumExp": None,
     "ReduceMax": None,
     "ReduceMin": None,
@@ -26,7 +26,9 @@ _HOW: dict[str, How | None] = {
 @rule(*_HOW)
 def reduce(op: Op) -> Iterator[Relation]:
     """Kept axes pass through; reduced axes are contracted where a sum does it."""
-    x, y = op.x(0), op.y()
+    x, y, given = op.x(0), op.y(), op.optional(1)
+    if given is not None and given.data is None:
+        return  # axes that are known at run time only
     reduced = reduced_axes(op)
     kept = [axis for axis in x.axes() if axis not in reduced]
     keepdims = bool(op.integer("keepdims", 1))
@@ -55,15 +57,14 @@ def reduced_axes(op: Op) -> list[int]:
     return sorted({int(a) % x.rank for a in np.ravel(np.asarray(given))})
 
 
-@rule("CumSum", "TopK", "Trilu", "LpNormalization", "LRN")
+@rule("CumSum", "TopK", "Trilu", "LRN")
 def along_axis(op: Op) -> Iterator[Relation]:
     """What runs along an axis freezes it and leaves the others alone."""
     x, y = op.x(0), op.y()
     frozen = {
-        "CumSum": lambda: {_scalar(op, 1, 0) % x.rank},
+        "CumSum": lambda: _axis_input(op, 1),
         "TopK": lambda: {op.integer("axis", -1) % x.rank},
         "Trilu": lambda: {x.rank - 1, x.rank - 2},
-        "LpNormalization": lambda: {op.integer("axis", -1) % x.rank},
         "LRN": lambda: {1},
     }[op.op_type]()
     for axis in x.axes():
@@ -75,6 +76,7 @@ def along_axis(op: Op) -> Iterator[Relation]:
             yield Freeze(y.axis(axis), f"{op.op_type} runs along this axis")
 
 
-def _scalar(op: Op, slot: int, default: int) -> int:
-    tensor = op.optional(slot)
-    return default if tensor is None or tensor.data is None else int(tensor.data.ravel()[0])
+def _axis_input(op: Op, slot: int) -> set[int]:
+    """Read an axis from an input; one that is known at run time only may be any."""
+    rank, data = op.x(0).rank, op.x(slot).data
+    return set(range(rank)) if data is None else {int(data.ravel()[0]) % rank}
