@@ -1,0 +1,15 @@
+"""All rows of the law: at least one per registered operator, and one per variant that matters."""
+
+from tests.coupling import (
+    cases_elementwise,
+    cases_movement,
+    cases_reduction,
+    cases_weighted,
+)
+
+CASES = [
+    *cases_elementwise.CASES,
+    *cases_weighted.CASES,
+    *cases_movement.CASES,
+    *cases_reduction.CASES,
+]
