@@ -16,8 +16,13 @@ _SUMS = [
     )
 ]
 _LOOKS_AT_ALL = [
-    OpCase(op, "", {"x": X((2, 4, 3), "+"), "a": K([1])}, {}, "x02 y02", {"x1": f"{op} {_ALL}"})
-    for op in ("ReduceLogSumExp", "ReduceMax", "ReduceMin", "ReduceProd")
+    OpCase(op, "", {"x": X((2, 4, 3), kind), "a": K([1])}, {}, "x02 y02", {"x1": f"{op} {_ALL}"})
+    for op, kind in (
+        ("ReduceLogSumExp", "f"),
+        ("ReduceMax", "-"),
+        ("ReduceMin", "+"),
+        ("ReduceProd", "f"),
+    )
 ]
 _VARIANTS = [
     OpCase("ReduceSum", "", {"x": X((2, 4, 3)), "a": K([1])}, {}, "x012 y02"),
@@ -109,13 +114,13 @@ _VARIANTS = [
 
 _POOLING = [
     *(
-        OpCase(op, "", {"x": X((2, 4, 6, 6), "+")}, attributes, "x01 y01", {"x23": _PLACES})
-        for op, attributes in (
-            ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
-            ("GlobalAveragePool", {}),
-            ("GlobalMaxPool", {}),
-            ("LpPool", {"kernel_shape": [2, 2], "p": 2}),
-            ("MaxPool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+        OpCase(op, "", {"x": X((2, 4, 6, 6), kind)}, attributes, "x01 y01", {"x23": _PLACES})
+        for op, kind, attributes in (
+            ("AveragePool", "f", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+            ("GlobalAveragePool", "f", {}),
+            ("GlobalMaxPool", "-", {}),
+            ("LpPool", "f", {"kernel_shape": [2, 2], "p": 2}),
+            ("MaxPool", "-", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
         )
     ),
     OpCase(

@@ -144,14 +144,15 @@ def _with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
 def draw(rng: np.random.Generator, given: X) -> Array:
     """Draw elements of a kind.
 
-    f normal, d the same in float64, n with NaN, o with infinities, + positive, u in (-0.9, 0.9),
-    g above 1, i and 8 integers, 1 and 5 that number, b truth values.
+    f normal, d the same in float64, n with NaN, o with infinities, + positive, - negative,
+    u in (-0.9, 0.9), g above 1, i and 8 integers, 1 and 5 that number, b truth values.
     """
     normal = rng.standard_normal(given.shape).astype(np.float32)
     uniform = rng.random(given.shape, np.float32)
     return {
         "f": lambda: normal,
         "+": lambda: uniform + np.float32(0.5),
+        "-": lambda: np.float32(-0.5) - uniform,
         "u": lambda: uniform * np.float32(1.8) - np.float32(0.9),
         "g": lambda: uniform + np.float32(1.1),
         "i": lambda: rng.integers(1, 6, given.shape),
