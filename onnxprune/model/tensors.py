@@ -132,7 +132,7 @@ def from_array(array: Array, like: TensorProto) -> TensorProto:
     TensorProto
         With its data inside.
     """
-    made = numpy_helper.from_array(np.ascontiguousarray(array), like.name)
+    made = numpy_helper.from_array(np.asarray(array), like.name)
     if made.data_type != like.data_type:
         msg = f"{like.name}: {array.dtype} is not the tensor's type"
         raise ValueError(msg)
