@@ -187,7 +187,8 @@ LANGUAGE_MODELS = (
     Architecture(
         "mixtral",
         "MixtralForCausalLM",
-        {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}
+        | {"experts_implementation": "batched_mm"},
         CAUSAL,
     ),
 )
