@@ -25,10 +25,6 @@ from onnxprune.runtime.trace import Trace, trace
 __all__ = ["Analysis", "analyse", "read_samples"]
 
 _DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
-_SYNTHETIC = (
-    "no --data: measured on synthetic inputs, which say little about real ones; "
-    "the drop on real inputs may be far larger"
-)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -52,7 +48,6 @@ class Analysis:
     coupling : Coupling
     probes : tuple of Feeds
         Two random samples for verification.
-    warnings : tuple of str
     """
 
     model: Model
@@ -64,7 +59,6 @@ class Analysis:
     costs: CostModel
     coupling: Coupling
     probes: tuple[Feeds, ...]
-    warnings: tuple[str, ...]
 
     @cached_property
     def verifier(self) -> Verifier:
@@ -113,7 +107,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     model = load(source)
     specs = input_specs(model.proto)
     samples, shapes = read_samples(model, specs, options)
-    for note in samples.notes:
+    for note in () if samples.synthetic else samples.notes:
         progress.note(note)
     view = build_view(model.proto, source.parent)
     rng = np.random.default_rng(options.seed)
@@ -128,7 +122,6 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     probes = (*(probe for probe, _ in found), plain, feed(shapes))[:2]
     traces = tuple(seen for _, seen in found) or (first,)
     coupling = couple(view, traces[0])
-    warnings = (_SYNTHETIC,) if samples.synthetic else ()
     return Analysis(
         model=model,
         view=view,
@@ -139,7 +132,6 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
         costs=CostModel(view, first),
         coupling=coupling,
         probes=probes,
-        warnings=warnings,
     )
 
 

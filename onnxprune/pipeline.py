@@ -36,6 +36,11 @@ from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
 
+_SYNTHETIC = (
+    "no --data: measured on synthetic inputs, which say little about real ones; "
+    "the drop on real inputs may be far larger"
+)
+
 
 def run(
     source: Path,
@@ -76,6 +81,8 @@ def run(
     if target is not None:
         check_target(source, target, force=force)
     found = analyse(source, options, clock)
+    for warning in _synthetic(found):
+        clock.note(warning)
     budget = budget_of(options, found.costs.total, found.model.bytes)
     groups = _candidates(found, options)
     splits = split_samples(len(found.samples), options.seed)
@@ -390,8 +397,12 @@ def _report(
         seconds=clock.seconds(),
         seed=options.seed,
         versions=build.versions(),
-        warnings=[*found.warnings, *notes, *timed.warnings, *_slow(timed)],
+        warnings=[*_synthetic(found), *notes, *timed.warnings, *_slow(timed)],
     )
+
+
+def _synthetic(found: Analysis) -> list[str]:
+    return [_SYNTHETIC] if found.samples.synthetic else []
 
 
 def _slow(timed: BenchReport) -> list[str]:

@@ -1,6 +1,7 @@
 """Rows of the least-squares problem: what an operator multiplies its weight with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ def choose_places(shape: tuple[int, ...], most: int, rng: np.random.Generator) -
 
 def output_rows(values: NDArray[np.generic], places: Places) -> Rows:
     """Return an output [n, channels, ...] at some places, as rows [n * places, channels]."""
-    picked = values[(slice(None), slice(None), *places.index)]
+    at: tuple[Any, ...] = (slice(None), slice(None), *places.index)
+    picked = values[at]
     return (
         np.ascontiguousarray(np.moveaxis(picked, 1, -1))
         .reshape(-1, values.shape[1])
@@ -67,7 +69,8 @@ def conv_rows(
         (places.index[d] * strides[d])[:, None] + (offsets[d] * dilations[d])[None, :]
         for d in range(rank)
     )
-    picked = padded[(slice(None), slice(None), *at)]  # n, channels, places, kernel
+    everything: tuple[Any, ...] = (slice(None), slice(None), *at)
+    picked = padded[everything]  # n, channels, places, kernel
     rows = np.moveaxis(picked, 1, 2)
     return np.ascontiguousarray(rows, np.float32).reshape(-1, values.shape[1] * offsets.shape[1])
 

@@ -111,7 +111,7 @@ class _Sweep:
     def own(self, edge: Edge) -> bool:
         """Whether nobody else reads this constant."""
         name = self.model.graph.node[edge.node].input[edge.slot]
-        return sum(name == i for n in self.model.graph.node for i in n.input) == 1
+        return [i for n in self.model.graph.node for i in n.input].count(name) == 1
 
     def read(self, edge: Edge) -> Array | None:
         inputs = self.model.graph.node[edge.node].input

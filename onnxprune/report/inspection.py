@@ -38,7 +38,7 @@ def inspect_groups(
     -------
     Inspection
     """
-    infos, good, warnings = [], [], list(found.warnings)
+    infos, good, warnings = [], [], []
     for group in progress.track(groups, len(groups), "groups"):
         error, reason = attempt(found, [(group, range(0, group.size, 2))]) if verify else (0.0, "")
         if error <= TOLERANCE:

@@ -156,41 +156,49 @@ def _axis(site: Site, default: int) -> int:
 
 
 def _slice(site: Site) -> None:
-    """Starts and ends count kept positions; a cut axis must be walked in single steps."""
+    """Starts and ends count kept positions, which must still lie as far apart as the step says."""
     x, y = site.node.inputs[0], site.node.outputs[0]
-    if site.opset < 10:
-        starts, ends = (np.asarray(site.node.attributes[k]) for k in ("starts", "ends"))
-        axes = np.asarray(site.node.attributes.get("axes", np.arange(len(starts))))
-        steps = np.ones(len(starts), int)
-    else:
-        first, last = site.parameter(1), site.parameter(2)
-        if first is None or last is None:
-            return
-        starts, ends = first.copy(), last.copy()
-        given_axes, given_steps = site.parameter(3), site.parameter(4)
-        axes = np.arange(len(starts)) if given_axes is None else given_axes
-        steps = np.ones(len(starts), int) if given_steps is None else given_steps
+    given = _slice_parameters(site)
+    if given is None:
+        return
+    starts, ends, axes, steps = given
     rank = len(site.trace.shapes[x])
     changed = False
-    for i, axis in enumerate(int(a) % rank for a in axes):
-        mask = site.keep(x, axis)
-        if mask is None and site.keep(y, axis) is None:
+    for i, axis in enumerate(a % rank for a in axes):
+        if site.keep(x, axis) is None and site.keep(y, axis) is None:
             continue
-        size = site.trace.shapes[x][axis]
-        begin, end, step = slice(int(starts[i]), int(ends[i]), int(steps[i])).indices(size)
-        if step != 1:
-            site.refuse("a strided slice of a cut axis")
         full = site.full(x, axis)
-        if not np.array_equal(full[begin:end], site.full(y, axis)):
+        taken = np.arange(len(full))[slice(starts[i], ends[i], steps[i])]
+        if not np.array_equal(full[taken], site.full(y, axis)):
             site.refuse("the slice keeps other positions than its input")
-        starts[i], ends[i] = full[:begin].sum(), full[:end].sum()
+        places = (np.cumsum(full) - 1)[taken[full[taken]]]
+        if not (np.diff(places) == steps[i]).all():
+            site.refuse("what is kept is no longer evenly spaced")
+        last = int(places[-1]) + (1 if steps[i] > 0 else -1)
+        starts[i], ends[i] = int(places[0]), last if last >= 0 else -len(full) - 1
         changed = True
-    if not changed:
-        return
-    if site.opset < 10:
-        site.attributes.update(starts=[int(v) for v in starts], ends=[int(v) for v in ends])
-    else:
-        site.parameters.update({1: starts, 2: ends})
+    if changed and site.opset < 10:
+        site.attributes.update(starts=starts, ends=ends)
+    elif changed:
+        for slot, values in ((1, starts), (2, ends)):
+            old = site.parameter(slot)
+            assert old is not None
+            site.parameters[slot] = np.asarray(values, old.dtype)
+
+
+def _slice_parameters(site: Site) -> tuple[list[int], list[int], list[int], list[int]] | None:
+    """Return starts, ends, axes and steps, from attributes or inputs."""
+    found: list[list[int] | None] = []
+    for slot, name in enumerate(("starts", "ends", "axes", "steps"), start=1):
+        if site.opset < 10:
+            value = site.node.attributes.get(name)
+        else:
+            value = site.parameter(slot)
+        found.append(None if value is None else [int(v) for v in np.ravel(np.asarray(value))])
+    starts, ends, axes, steps = found
+    if starts is None or ends is None:
+        return None
+    return starts, ends, axes or list(range(len(starts))), steps or [1] * len(starts)
 
 
 def _gather(site: Site) -> None:

@@ -47,6 +47,7 @@ class ShapeRepair:
         self.view, self.derived, self.traces, self.keeps = view, derived, traces, keeps
         self.edges: dict[Edge, Array] = {}
         self._numbers = {v for i in derived for v in view.by_index[i].outputs if v}
+        self._symbols: set[Edge] = set()
         self._evaluated: list[dict[str, Array]] | None = None
 
     def settle(self, wanted: Mapping[Edge, Sequence[Array]]) -> None:
@@ -108,7 +109,7 @@ class ShapeRepair:
         return edge.slot >= len(inputs) or not inputs[edge.slot]
 
     def _equal(self, edge: Edge, arrays: Sequence[Array]) -> bool:
-        return all(map(np.array_equal, self._read(edge), arrays))
+        return edge in self._symbols or all(map(np.array_equal, self._read(edge), arrays))
 
     def _fix(self, edge: Edge, arrays: Sequence[Array]) -> None:
         if self._equal(edge, arrays):
@@ -117,13 +118,42 @@ class ShapeRepair:
         if all(np.array_equal(first, other) for other in arrays[1:]):
             self._override(edge, first)
             return
+        node = self.view.by_index[edge.node]
         if self._is_new(edge):
-            self._refuse(self.view.by_index[edge.node])
+            self._refuse(node)
+        if (symbolic := self._symbolic(node, arrays)) is not None:
+            self._override(edge, symbolic)
+            self._symbols.add(edge)
+            return
         for element in range(first.size):
             now = [a.ravel()[element] for a in self._read(edge)]
             then = [a.ravel()[element] for a in arrays]
             if now != then:
                 self._element(edge, element, then)
+
+    def _symbolic(self, node: Node, arrays: Sequence[Array]) -> Array | None:
+        """Write a target shape's dynamic sizes as "the input's own", and one as "the rest".
+
+        Reshape says 0 and -1, Expand says 1. None where that cannot say it.
+        """
+        reshape = node.op_type == "Reshape" and not node.attributes.get("allowzero")
+        if not reshape and node.op_type != "Expand":
+            return None
+        shapes = [self._sizes(node.inputs[0], trace) for trace in self.traces]
+        target = arrays[0].copy()
+        lead = 0 if reshape else target.size - len(shapes[0])
+        for element in range(target.size):
+            wanted = [int(a[element]) for a in arrays]
+            if len(set(wanted)) == 1:
+                continue
+            own = element - lead
+            same = all(
+                0 <= own < len(s) and s[own] == w for s, w in zip(shapes, wanted, strict=True)
+            )
+            if not same and (not reshape or -1 in target):
+                return None
+            target[element] = (0 if reshape else 1) if same else -1
+        return target
 
     def _override(self, edge: Edge, array: Array) -> None:
         self.edges[edge] = array
@@ -219,12 +249,16 @@ class ShapeRepair:
         outputs = evaluator.run(None, feeds)
         return dict(zip([v for v in node.outputs if v], outputs, strict=True))
 
-    def _shape(self, node: Node, trace: Trace) -> Array:
-        value = node.inputs[0]
+    def _sizes(self, value: str, trace: Trace) -> list[int]:
+        """Return a value's shape after the cut."""
         sizes = []
         for axis, size in enumerate(trace.shapes[value]):
             mask = self.keeps.get(Axis(value, axis))
             sizes.append(size if mask is None else int(mask.sum()) * size // len(mask))
+        return sizes
+
+    def _shape(self, node: Node, trace: Trace) -> Array:
+        sizes = self._sizes(node.inputs[0], trace)
         if node.op_type == "Size":
             return np.asarray(np.prod(sizes), np.int64)
         start, end = node.attributes.get("start", 0), node.attributes.get("end", len(sizes))
