@@ -296,10 +296,18 @@ class TestMeasureOnAKnownMachine:
             assert len(first) - 1 == runs + timed
 
     def test_short_runs_are_read_in_batches(self, monkeypatch):
-        clock = Clock(monkeypatch, {"a": 1 / 2048})
+        clock = Clock(monkeypatch, {"a": 1 / 1024})
         found = clock.measure("a")
-        assert found.runs == 6 * 82 * 5  # readings of 5 runs reach 2 ms, 82 of them 200 ms
-        assert found.latency_ms[0].median == pytest.approx(1000 / 2048)
+        assert found.runs == 6 * 69 * 3  # readings of 3 runs reach 2 ms, 69 of them 200 ms
+        assert found.latency_ms[0].median == pytest.approx(1000 / 1024)
+
+    def test_batches_of_different_sizes_compare(self, monkeypatch):
+        found = Clock(monkeypatch, {"a": 1 / 1024, "b": 1 / 64}).measure("ab")
+        assert (found.wall[0], found.cpu[0]) == pytest.approx((16, 16))
+
+    def test_the_slower_model_says_how_many_readings(self, monkeypatch):
+        clock = Clock(monkeypatch, {"a": 1 / 256, "b": 1 / 4})
+        assert clock.measure("ab", time_limit=None).runs == 6 * 2 * 20
 
     def test_a_slow_model_gets_less_of_everything_and_a_warning(self, monkeypatch):
         clock = Clock(monkeypatch, {"a": 2.0, "b": 1.0})
@@ -318,8 +326,8 @@ class TestMeasureOnAKnownMachine:
     def test_sessions_that_take_long_to_make_count_as_time(self, monkeypatch):
         clock = Clock(monkeypatch, {"a": 0.01, "b": 0.01}, creation=10.0)
         found = clock.measure("ab", time_limit=60.0)
-        assert found.pairs < 6
-        assert clock.now < 70
+        assert (found.pairs, found.runs) == (2, 4)  # a third pair would end after 60 s
+        assert clock.now < 60
 
     def test_without_a_limit_nothing_is_cut(self, monkeypatch):
         clock = Clock(monkeypatch, {"a": 5.0, "b": 5.0})
