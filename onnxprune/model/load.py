@@ -1,9 +1,12 @@
 """Reading a model file without trusting it."""
 
 import hashlib
-from collections.abc import Iterator
+import stat
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -11,20 +14,19 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from onnxprune.errors import InputError
-from onnxprune.model.tensors import external_file, is_external, iter_tensors
+from onnxprune.model.external import external_files
+from onnxprune.model.sniff import HEAD_BYTES, foreign_kind
+from onnxprune.model.tensors import check_tensor, iter_nodes, iter_tensors
 from onnxprune.runtime.session import RunFailedError, Session
 
 __all__ = ["Model", "load"]
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-_MOST_NODES = 1_000_000  # that functions may expand to
-_MAGIC = {
-    b"version https://git-lfs": "a git-lfs pointer; fetch the file with 'git lfs pull'",
-    b"\x1f\x8b": "gzip-compressed; unpack it first",
-    b"PK\x03\x04": "a zip archive (a PyTorch checkpoint?); export it to ONNX first",
-    b"<": "a text file",
-    b"{": "a text file",
-}
+_MOST_NODES = 1_000_000  # after functions are expanded; real models have some 10,000
+_LARGEST_FILE = 2**31 - 1  # bytes that protobuf parses
+_VERSIONS = {"IR version": range(3, 100), "opset": range(7, 200)}
+
+_Function = tuple[str, str, str]  # domain, name, overload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +52,13 @@ class Model:
     @property
     def opset(self) -> int:
         """Version of the default operator set."""
-        imports = self.proto.opset_import
-        return max((o.version for o in imports if o.domain in _DEFAULT_DOMAINS), default=1)
+        return _opset(self.proto)
 
 
 def load(path: Path) -> Model:
-    """Read a model.
+    """Read a model, and check all that could go wrong before anything works on it.
+
+    Duplicate names, cycles and undefined inputs are left to onnxruntime.
 
     Parameters
     ----------
@@ -68,27 +71,18 @@ def load(path: Path) -> Model:
     Raises
     ------
     InputError
-        If the file is missing or no model, asks for more than onnxruntime knows, or is built to
-        exhaust the machine.
+        If the file cannot be read or is no model, its tensors contradict their shapes or lie
+        outside its folder, it asks for more than onnxruntime knows, or is built to exhaust the
+        machine.
     """
     content = _read(path)
-    for magic, what in _MAGIC.items():
-        if content.startswith(magic):
-            msg = f"{path} is no ONNX model but {what}"
-            raise InputError(msg)
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError as error:
-        msg = f"{path} is no ONNX model, is cut short, or nests its graphs too deep: {error}"
-        raise InputError(msg) from error
-    _check(path, proto)
-    files = sorted(
-        {external_file(t, path.parent)[0] for t in iter_tensors(proto) if is_external(t)}
-    )
-    digest = hashlib.sha256(content)
-    size = len(content)
-    for file in files:
+    proto = _parse(path, content)
+    _check_versions(path, proto)
+    _check_size(path, proto)
+    for tensor in iter_tensors(proto):
+        check_tensor(tensor, path)
+    digest, size = hashlib.sha256(content), len(content)
+    for file in external_files(iter_tensors(proto), path).values():
         size += file.stat().st_size
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
@@ -97,102 +91,122 @@ def load(path: Path) -> Model:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        msg = f"{path} is a folder; name the .onnx file in it"
-        raise InputError(msg)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            msg = f"{path} is a folder; name the .onnx file in it"
+            raise InputError(msg)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+            msg = f"{path} is no regular file; save the model to a file first"
+            raise InputError(msg)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            kind = foreign_kind(head)
+            if kind is None and head and found.st_size <= _LARGEST_FILE:
+                return head + file.read()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error
+        why = (error.strerror if isinstance(error, PermissionError) else None) or why
+        msg = f"cannot read {path}: {why}"
         raise InputError(msg) from error
-    if not content:
-        msg = f"{path} is empty"
-        raise InputError(msg)
-    return content
+    if not head:
+        msg = f"{path} is empty; download or export it again"
+    elif kind is not None:
+        msg = f"{path} is no ONNX model: it is {kind}"
+    else:
+        msg = f"{path} is larger than 2 GiB; save its weights as external data"
+    raise InputError(msg)
 
 
-def _check(path: Path, proto: onnx.ModelProto) -> None:
+def _parse(path: Path, content: bytes) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        why = "is no ONNX model, or is cut short or damaged; download or export it again"
+        if "depth" in str(error).lower():
+            why = "nests its bodies deeper than protobuf reads (some 30 levels); flatten its Ifs"
+        msg = f"{path} {why}"
+        raise InputError(msg) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
-        msg = f"{path} is no ONNX model: it has no graph"
+        msg = f"{path} holds no graph; it is no ONNX model, or is cut short"
         raise InputError(msg)
-    newest = max((o.version for o in proto.opset_import if o.domain in _DEFAULT_DOMAINS), default=1)
-    for what, version, most in (
-        ("opset", newest, _newest(False)),
-        ("IR version", proto.ir_version, _newest(True)),
-    ):
-        if version > most:
+    if proto.ir_version >= 3 and not proto.opset_import:
+        msg = f"{path} names no opset; it is cut short or damaged, download or export it again"
+        raise InputError(msg)
+    return proto
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    imports = proto.opset_import
+    return max((o.version for o in imports if o.domain in _DEFAULT_DOMAINS), default=1)
+
+
+def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    for what, version in (("IR version", proto.ir_version), ("opset", _opset(proto))):
+        if version < _VERSIONS[what].start or _loads(what, version):
+            continue
+        newest = _newest(what)
+        if version > newest:
             msg = (
-                f"{path} uses {what} {version}; this onnxruntime loads up to {most}: "
-                f"export the model with {what} {most} or older, or update onnxruntime"
+                f"{path} uses {what} {version}; the installed onnxruntime loads up to {newest}: "
+                f"export with {what} {newest} or older, or update onnxruntime"
             )
             raise InputError(msg)
-    _check_functions(path, proto)
-    for tensor in iter_tensors(proto):
-        _check_tensor(path, tensor)
-
-
-def _check_functions(path: Path, proto: onnx.ModelProto) -> None:
-    """Count what functions expand to before anything expands them."""
-    functions = {(f.domain, f.name, f.overload): f for f in proto.functions}
-    sizes: dict[tuple[str, str, str], int] = {}
-
-    def size(key: tuple[str, str, str], above: tuple[tuple[str, str, str], ...]) -> int:
-        if key in above:
-            msg = f"{path}: function '{key[1]}' calls itself"
-            raise InputError(msg)
-        if key not in sizes:
-            inner = ((n.domain, n.op_type, n.overload) for n in functions[key].node)
-            sizes[key] = sum(size(k, (*above, key)) if k in functions else 1 for k in inner)
-        return sizes[key]
-
-    calls = ((n.domain, n.op_type, n.overload) for n in proto.graph.node)
-    total = sum(size(key, ()) for key in calls if key in functions)
-    if total > _MOST_NODES:
-        msg = f"{path}: its functions expand to {total:.3g} nodes, more than any real model has"
-        raise InputError(msg)
-
-
-def _check_tensor(path: Path, tensor: TensorProto) -> None:
-    try:
-        itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError):
-        msg = f"{path}: tensor '{tensor.name}' has the unknown type {tensor.data_type}"
-        raise InputError(msg) from None
-    if any(dim < 0 for dim in tensor.dims):
-        msg = f"{path}: tensor '{tensor.name}' has a negative size {list(tensor.dims)}"
-        raise InputError(msg)
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    raw = len(tensor.raw_data)
-    if raw and itemsize > 1 and raw != count * itemsize:
-        msg = f"{path}: tensor '{tensor.name}' of shape {list(tensor.dims)} holds {raw} bytes"
-        raise InputError(msg)
 
 
 @cache
-def _newest(ir: bool) -> int:
-    """Find the newest opset or IR version that this onnxruntime loads."""
-    found = 8
-    for version in _versions(ir):
-        try:
-            Session(_tiny(10 if not ir else version, version if not ir else 13))
-        except RunFailedError:
-            break
-        found = version
-    return found
+def _newest(what: str) -> int:
+    """Find the newest version that onnxruntime loads; it nowhere says so itself."""
+    versions = _VERSIONS[what]
+    refused = (version for version in versions if not _loads(what, version))
+    return next(refused, versions.stop) - 1
 
 
-def _versions(ir: bool) -> Iterator[int]:
-    yield from range(8, 40) if ir else range(13, 80)
-
-
-def _tiny(ir: int, opset: int) -> onnx.ModelProto:
+@cache
+def _loads(what: str, version: int) -> bool:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"])],
+        [helper.make_node("Identity", ["x"], ["y"])],
         "probe",
         [value("x", TensorProto.FLOAT, [1])],
         [value("y", TensorProto.FLOAT, [1])],
     )
-    return helper.make_model(graph, ir_version=ir, opset_imports=[helper.make_opsetid("", opset)])
+    opset = version if what == "opset" else _VERSIONS["opset"].start
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = version if what == "IR version" else _VERSIONS["IR version"].start
+    try:
+        Session(model)
+    except RunFailedError:
+        return False
+    return True
+
+
+def _check_size(path: Path, proto: onnx.ModelProto) -> None:
+    """Count the nodes that functions expand to; 30 lines can ask for 2^30 of them."""
+    calls: dict[_Function, Counter[_Function]] = {}
+    for function in proto.functions:  # of two with one name, the sum: whichever one is taken
+        name = _key(function.domain, function.name, function.overload)
+        calls[name] = calls.get(name, Counter()) + _calls(function.node)
+    inner = {name: [callee for callee in found if callee in calls] for name, found in calls.items()}
+    try:
+        order = list(TopologicalSorter(inner).static_order())
+    except CycleError as error:
+        msg = f"{path}: function {error.args[1][0][1]!r:.80} calls itself, so it never ends"
+        raise InputError(msg) from error
+    sizes: dict[_Function, int] = {}
+    for name in order:
+        sizes[name] = 1 + sum(sizes.get(callee, 1) * n for callee, n in calls[name].items())
+    total = sum(sizes.get(name, 1) * n for name, n in _calls(proto.graph.node).items())
+    if total > _MOST_NODES:
+        count = f"{total:,}" if total < 10**12 else "over a trillion"
+        msg = f"{path} expands to {count} nodes; models may have {_MOST_NODES:,}"
+        raise InputError(msg)
+
+
+def _calls(nodes: Iterable[onnx.NodeProto]) -> Counter[_Function]:
+    return Counter(_key(n.domain, n.op_type, n.overload) for n in iter_nodes(nodes))
+
+
+def _key(domain: str, name: str, overload: str) -> _Function:
+    return ("" if domain == "ai.onnx" else domain, name, overload)

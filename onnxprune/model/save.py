@@ -1,40 +1,56 @@
-"""Writing: a file appears whole or not at all, and nothing of the source is touched."""
+"""Writing a model: nothing of the source is touched, and no data file is ever appended to."""
 
+import filecmp
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import EncodeError
 from onnx import TensorProto
 
-from onnxprune.errors import OnnxPruneError, UsageError
+from onnxprune.errors import UsageError
+from onnxprune.model.external import external_files, is_external
+from onnxprune.model.files import drafts
 from onnxprune.model.load import Model
-from onnxprune.model.tensors import external_file, is_external, iter_tensors, to_array
+from onnxprune.model.tensors import DATA_FIELDS, iter_graphs, iter_tensors, raw_bytes, raw_size
 
 __all__ = ["check_target", "copy", "write", "write_text"]
 
 _LARGEST_FILE = 1_900_000_000  # protobuf serializes no more than 2 GiB
-_SMALLEST_EXTERNAL = 1024  # bytes; small tensors stay inside, where shape inference reads them
-_PAGE = 4096
+_SMALLEST_OUTSIDE = 1024  # bytes; small tensors stay inside, where shape inference reads them
+_PAGE, _LINE = 4096, 64  # bytes; what large and small tensors are aligned to, for mapping
+_LARGE = 1 << 20
 
 
 def check_target(source: Path, target: Path, *, force: bool) -> None:
-    """Refuse a target that would lose something.
+    """Refuse a target that cannot be written or whose writing would lose something.
+
+    Parameters
+    ----------
+    source, target : Path
+    force : bool
+        Whether an existing target may be replaced.
 
     Raises
     ------
     UsageError
     """
+    folder = target.absolute().parent
     if target.is_dir():
         msg = f"{target} is a folder; name the file to write"
-    elif target.exists() and source.exists() and target.samefile(source):
+    elif _same(source, target):
         msg = f"{target} is the input itself; name another file to write"
-    elif target.exists() and not force:
+    elif target.exists() and not target.is_file():
+        msg = f"{target} is no regular file; name another file to write"
+    elif not folder.is_dir():
+        msg = f"there is no folder {folder} to write {target.name} into; make it first"
+    elif not os.access(folder, os.W_OK):
+        msg = f"{folder} may not be written to; choose another place for {target.name}"
+    elif os.path.lexists(target) and not force:
         msg = f"{target} exists; give --force to replace it"
-    elif not target.absolute().parent.is_dir():
-        msg = f"there is no folder {target.absolute().parent} to write {target.name} into"
     else:
         return
     raise UsageError(msg)
@@ -43,10 +59,13 @@ def check_target(source: Path, target: Path, *, force: bool) -> None:
 def write(proto: onnx.ModelProto, target: Path, *, source: Model) -> int:
     """Write a model.
 
+    One file, unless it would pass 1.9 GB or the model refers to external data: then every
+    initializer of 1 KiB or more goes to one fresh file ``<target name>.data``.
+
     Parameters
     ----------
     proto : ModelProto
-        May refer to the source's external data; not changed.
+        May refer to the source's external data. The same again when this returns.
     target : Path
     source : Model
 
@@ -57,111 +76,165 @@ def write(proto: onnx.ModelProto, target: Path, *, source: Model) -> int:
 
     Raises
     ------
-    OnnxPruneError
-        If the disk is full or may not be written; nothing is left behind then.
+    UsageError
+        If the target cannot be written, or would replace a file of the source. Nothing is left
+        behind then.
+    InputError
+        If external data of the source is no longer what it was.
     """
-    external = any(is_external(t) for t in iter_tensors(proto))
-    if not external and proto.ByteSize() < _LARGEST_FILE:
-        content = proto.SerializeToString()
-        _replace(target, lambda path: _dump(path, content))
-        return len(content)
     data = target.with_name(target.name + ".data")
-    taken = {
-        external_file(t, source.path.parent)[0]
-        for t in iter_tensors(source.proto)
-        if is_external(t)
-    }
-    if data.resolve() in taken:
-        msg = f"{data} belongs to the input model; write to another folder or name"
-        raise UsageError(msg)
-    thin = onnx.ModelProto()
-    thin.CopyFrom(proto)
-    written = 0
-
-    def stream(path: Path) -> None:
-        nonlocal written
-        written = _stream(thin, path, data.name, source.path.parent)
-
-    _replace(data, stream)
-    content = thin.SerializeToString()
-    _replace(target, lambda path: _dump(path, content))
-    return len(content) + written
+    outside, inside = _moved(proto)
+    targets = (data, target) if outside else (target,)
+    _protect(source, targets)
+    with drafts(*targets) as made, _restored((*outside, *inside)):
+        if outside:
+            _stream(outside, made[0], data.name, source.path)
+        for tensor in inside:
+            _fill(tensor, raw_bytes(tensor, source.path).tobytes())
+        made[-1].write_bytes(proto.SerializeToString())
+        return sum(draft.stat().st_size for draft in made)
 
 
 def copy(source: Model, target: Path) -> int:
     """Copy a model byte for byte, with its external data under the same names.
 
+    Within the source's folder the copy shares the data files.
+
     Returns
     -------
     int
         Bytes of the copy, external data included.
+
+    Raises
+    ------
+    UsageError
+        If the target cannot be written, or another file has the name of a data file.
     """
-    _replace(target, lambda path: _duplicate(source.path, path))
-    if target.resolve().parent != source.path.resolve().parent:
-        for tensor in iter_tensors(source.proto):
-            if is_external(tensor):
-                location = next(e.value for e in tensor.external_data if e.key == "location")
-                aside = target.parent / location
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                origin = external_file(tensor, source.path.parent)[0]
-                if not aside.exists():
-                    _replace(aside, lambda path, origin=origin: _duplicate(origin, path))  # type: ignore[misc]
+    _protect(source, (target,))
+    folder = target.absolute().parent.resolve()
+    shared = folder == source.path.absolute().parent.resolve()
+    files = {}
+    for location, origin in external_files(iter_tensors(source.proto), source.path).items():
+        beside = target.parent / location
+        if shared and not origin.is_relative_to(folder):  # readable only through the model's link
+            msg = f"{beside} leads out of {folder}; write to another folder"
+            raise UsageError(msg)
+        if not beside.exists():
+            files[beside] = origin
+        elif not shared and not filecmp.cmp(origin, beside, shallow=False):
+            msg = f"{beside} exists and is not the model's data; write to another folder"
+            raise UsageError(msg)
+    with _folders(target.parent, files), drafts(*files, target) as made:
+        for origin, draft in zip((*files.values(), source.path), made, strict=True):
+            shutil.copyfile(origin, draft)
     return source.bytes
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a small text file."""
-    _replace(target, lambda path: _dump(path, text.encode()))
+    """Write a small text file; straight into pipes and devices, which have no other half.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    if target.exists() and not target.is_file() and not target.is_dir():
+        target.write_text(text, encoding="utf-8")
+        return
+    with drafts(target) as made:
+        made[0].write_text(text, encoding="utf-8")
 
 
-def _duplicate(source: Path, path: Path) -> None:
-    shutil.copyfile(source, path)
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
-def _dump(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _protect(source: Model, targets: Iterable[Path]) -> None:
+    """Refuse to replace what the source consists of."""
+    files = external_files(iter_tensors(source.proto), source.path)
+    beside = (source.path.parent / location for location in files)
+    own = [source.path, *files.values(), *beside]
+    for target in targets:
+        if any(_same(file, target) for file in own):
+            msg = f"{target} belongs to the input model; write to another folder or name"
+            raise UsageError(msg)
 
 
-def _stream(model: onnx.ModelProto, path: Path, name: str, base: Path) -> int:
-    """Move large tensors into one data file, one after the other."""
-    with path.open("wb") as file:
-        for tensor in iter_tensors(model):
-            if not is_external(tensor) and len(tensor.raw_data) < _SMALLEST_EXTERNAL:
-                continue
-            content = to_array(tensor, base).tobytes()
-            file.seek(-file.tell() % _PAGE, os.SEEK_CUR)
-            _refer(tensor, name, file.tell(), len(content))
-            file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell()
+def _moved(proto: onnx.ModelProto) -> tuple[list[TensorProto], list[TensorProto]]:
+    """Say which tensors go outside, and which come inside because they are small.
+
+    Attributes stay where they are kept: not every reader looks for their data elsewhere.
+    """
+    external = [tensor for tensor in iter_tensors(proto) if is_external(tensor)]
+    if not external and _fits(proto):
+        return [], []
+    initializers = [
+        tensor
+        for graph in iter_graphs(proto)
+        for tensor in graph.initializer
+        if not is_external(tensor) and raw_size(tensor) >= _SMALLEST_OUTSIDE
+    ]
+    large = [tensor for tensor in external if raw_size(tensor) >= _SMALLEST_OUTSIDE]
+    small = [tensor for tensor in external if raw_size(tensor) < _SMALLEST_OUTSIDE]
+    return [*initializers, *large], small
 
 
-def _refer(tensor: TensorProto, name: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    tensor.ClearField("external_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", name), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def _replace(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary file beside the target, then put it in the target's place."""
-    with _draft(target) as draft:
-        fill(draft)
-        draft.replace(target)
+def _fits(proto: onnx.ModelProto) -> bool:
+    try:
+        return bool(proto.ByteSize() <= _LARGEST_FILE)
+    except EncodeError:
+        return False
 
 
 @contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _restored(tensors: Sequence[TensorProto]) -> Iterator[None]:
+    """Let tensors be edited, then undo it: a copy of the whole could pass protobuf's 2 GiB."""
+    before = []
+    for tensor in tensors:
+        before.append(TensorProto())
+        before[-1].CopyFrom(tensor)
     try:
-        yield draft
-    except OSError as error:
-        msg = f"cannot write {target}: {error.strerror or error}"
-        raise OnnxPruneError(msg) from error
+        yield
     finally:
-        draft.unlink(missing_ok=True)
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.CopyFrom(old)
+
+
+def _stream(tensors: Sequence[TensorProto], path: Path, name: str, base: Path) -> None:
+    """Write the data of tensors one after the other, and leave references to it."""
+    with path.open("xb") as file:
+        for tensor in tensors:
+            data = raw_bytes(tensor, base)
+            file.seek(-file.tell() % (_PAGE if data.nbytes >= _LARGE else _LINE), os.SEEK_CUR)
+            offset = file.tell()
+            file.write(data.data)
+            _fill(tensor, None)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", name), ("offset", offset), ("length", data.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))
+
+
+def _fill(tensor: TensorProto, data: bytes | None) -> None:
+    for field in (*DATA_FIELDS, "external_data", "data_location"):
+        tensor.ClearField(field)
+    if data is not None:
+        tensor.raw_data = data
+
+
+@contextmanager
+def _folders(root: Path, files: Iterable[Path]) -> Iterator[None]:
+    """Make the folders that files need below a root, and unmake them if the block fails."""
+    missing = {p for f in files for p in f.parents if p.is_relative_to(root) and not p.exists()}
+    made = []
+    try:
+        for folder in sorted(missing):
+            folder.mkdir()
+            made.append(folder)
+        yield
+    except BaseException as error:
+        for folder in reversed(made):
+            folder.rmdir()
+        if isinstance(error, OSError):
+            msg = f"cannot make folders in {root}: {error.strerror or error}"
+            raise UsageError(msg) from error
+        raise
