@@ -264,12 +264,6 @@ MULTIMODAL = (
         ("text_embeds", "image_embeds"),
     ),
     Architecture(
-        "vilt",
-        "ViltForImagesAndTextClassification",
-        {**ENCODER, "image_size": 32, "patch_size": 8, "num_labels": LABELS, "num_images": 1},
-        (ids(), Input("pixel_values", (2, 1, 3, 32, 32))),
-    ),
-    Architecture(
         "layoutlm",
         "LayoutLMForMaskedLM",
         {**ENCODER, "max_2d_position_embeddings": 64},
