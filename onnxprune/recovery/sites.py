@@ -56,7 +56,7 @@ def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]
             yield _joined(view, trace, collected, site)
 
 
-def _conv(view: View, trace: Trace, node: Node) -> Site:  # noqa: ARG001
+def _conv(view: View, trace: Trace, node: Node) -> Site:
     return Site(node, node.inputs[0], Edge(node.index, 1), Edge(node.index, 2), node.outputs[0])
 
 

@@ -14,7 +14,7 @@ from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
-from onnxprune.rewrite.shapes import ShapeRepair
+from onnxprune.rewrite.shapes import Copy, ShapeRepair
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["cut"]
@@ -57,7 +57,9 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
         for name, value in attributes.items():
             _set_attribute(model.graph.node[index], name, value)
     edges = {**_sliced(view, keeps), **repaired.edges}
-    _Writer(view, model).write(edges)
+    writer = _Writer(view, model)
+    writer.write(edges)
+    writer.insert(repaired.copies)
     _annotate(view, model, keeps)
     return model
 
@@ -66,6 +68,7 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
 class _Repaired:
     attributes: Mapping[int, Mapping[str, object]]
     edges: Mapping[Edge, Array]
+    copies: Mapping[Edge, Copy]
 
 
 def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -> _Repaired:
@@ -90,7 +93,7 @@ def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keep
             wanted[Edge(node.index, slot)] = [site.parameters[slot] for site in sites]
     shapes = ShapeRepair(view, derived, traces, keeps)
     shapes.settle(wanted)
-    return _Repaired(attributes, shapes.edges)
+    return _Repaired(attributes, shapes.edges, shapes.copies)
 
 
 def _sliced(view: View, keeps: Keeps) -> dict[Edge, Array]:
@@ -134,6 +137,24 @@ class _Writer:
                 for edge, array in changed.items():
                     self._beside(original, edge, array)
 
+    def insert(self, copies: Mapping[Edge, Copy]) -> None:
+        """Put copies of shape nodes in front of their readers."""
+        nodes = list(self.model.graph.node)
+        placed: dict[int, list[onnx.NodeProto]] = defaultdict(list)
+        for edge, copy in copies.items():
+            proto = onnx.NodeProto()
+            proto.CopyFrom(nodes[copy.node.index])
+            name = self._fresh(f"{proto.output[0]}_cut")
+            proto.name, proto.output[0] = name, name
+            for slot, array in copy.replaced.items():
+                proto.input[slot] = self._constant(f"{name}_{slot}", array)
+            nodes[edge.node].input[edge.slot] = name
+            placed[edge.node].append(proto)
+        if placed:
+            del self.model.graph.node[:]
+            for index, node in enumerate(nodes):
+                self.model.graph.node.extend([*placed[index], node])
+
     def _in_place(self, original: str, changed: Mapping[Edge, Array]) -> bool:
         uses = {e for use in self.view.uses.values() if use.original == original for e in use.edges}
         arrays = list(changed.values())
@@ -156,23 +177,31 @@ class _Writer:
         return any(original in node.captured for node in self.view.nodes)
 
     def _beside(self, original: str, edge: Edge, array: Array) -> None:
-        """Give one slot a constant of its own; equal ones are stored once."""
-        key = (original, array.tobytes(), array.shape)
+        """Give one slot a constant of its own."""
+        inputs = self.model.graph.node[edge.node].input
+        inputs.extend([""] * (edge.slot + 1 - len(inputs)))
+        inputs[edge.slot] = self._constant(original, array)
+
+    def _constant(self, like: str, array: Array) -> str:
+        """Add an initializer named after another value; equal ones are stored once."""
+        key = (like, array.tobytes(), array.shape)
         if key not in self.made:
-            name, count = f"{original}_cut", 1
-            while name in self.names:
-                count += 1
-                name = f"{original}_cut{count}"
-            self.names.add(name)
-            self.made[key] = name
+            self.made[key] = name = self._fresh(f"{like}_cut")
             tensor = numpy_helper.from_array(array, name)
             self.model.graph.initializer.append(tensor)
             if self.model.ir_version < 4:  # old models list every initializer as an input
                 info = helper.make_tensor_value_info(name, tensor.data_type, array.shape)
                 self.model.graph.input.append(info)
-        inputs = self.model.graph.node[edge.node].input
-        inputs.extend([""] * (edge.slot + 1 - len(inputs)))
-        inputs[edge.slot] = self.made[key]
+        return self.made[key]
+
+    def _fresh(self, wish: str) -> str:
+        """Return a name that nobody has yet."""
+        name, count = wish, 1
+        while name in self.names:
+            count += 1
+            name = f"{wish}{count}"
+        self.names.add(name)
+        return name
 
 
 def _set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:

@@ -190,10 +190,7 @@ def _slice_parameters(site: Site) -> tuple[list[int], list[int], list[int], list
     """Return starts, ends, axes and steps, from attributes or inputs."""
     found: list[list[int] | None] = []
     for slot, name in enumerate(("starts", "ends", "axes", "steps"), start=1):
-        if site.opset < 10:
-            value = site.node.attributes.get(name)
-        else:
-            value = site.parameter(slot)
+        value = site.node.attributes.get(name) if site.opset < 10 else site.parameter(slot)
         found.append(None if value is None else [int(v) for v in np.ravel(np.asarray(value))])
     starts, ends, axes, steps = found
     if starts is None or ends is None:

@@ -1,6 +1,7 @@
 """Shapes computed in the graph, made right: cut sizes become constants, others stay dynamic."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,11 +16,20 @@ from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.single import single
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["ShapeRepair"]
+__all__ = ["Copy", "ShapeRepair"]
 
 Array = NDArray[np.generic]
+_PASSES = 3  # mending one reader of a shared number may undo another; it then gets its own
 # They keep the flat order of elements, so one element can be followed through them.
 _SAME_ORDER = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a Concat with some of its inputs replaced by constants."""
+
+    node: Node
+    replaced: Mapping[int, Array]
 
 
 class ShapeRepair:
@@ -39,6 +49,9 @@ class ShapeRepair:
     ----------
     edges : dict of Edge to array
         Slots that must read a constant instead of what they read now.
+    copies : dict of Edge to Copy
+        Slots that must read a copy of the Concat they read now, with some inputs replaced: layers
+        that shared one computed shape may part in width.
     """
 
     def __init__(
@@ -47,6 +60,7 @@ class ShapeRepair:
         self.view, self.derived, self.traces, self.keeps = view, derived, traces, keeps
         self.edges: dict[Edge, Array] = {}
         self._numbers = {v for i in derived for v in view.by_index[i].outputs if v}
+        self.copies: dict[Edge, Copy] = {}
         self._symbols: set[Edge] = set()
         self._evaluated: list[dict[str, Array]] | None = None
 
@@ -64,17 +78,16 @@ class ShapeRepair:
         UnrepresentableError
             If no constant can say it.
         """
-        for edge, arrays in wanted.items():
-            self._fix(edge, arrays)
-        boundary = [e for e in self._boundary() if e not in wanted]
-        for edge in boundary:
-            self._fix(edge, self._original(edge))
-        for edge in (*wanted, *boundary):
-            arrays = wanted[edge] if edge in wanted else self._original(edge)
-            if not self._equal(edge, arrays):
-                node = self.view.by_index[edge.node]
-                msg = f"{node.op_type} {node.name}: its computed shape serves several masters"
-                raise UnrepresentableError(msg)
+        every = {edge: self._original(edge) for edge in self._boundary()} | dict(wanted)
+        for _ in range(_PASSES):
+            for edge, arrays in every.items():
+                self._fix(edge, arrays)
+            if all(self._equal(edge, arrays) for edge, arrays in every.items()):
+                return
+        unequal = next(edge for edge, arrays in every.items() if not self._equal(edge, arrays))
+        node = self.view.by_index[unequal.node]
+        msg = f"{node.op_type} {node.name}: its computed shape serves several masters"
+        raise UnrepresentableError(msg)
 
     def _boundary(self) -> list[Edge]:
         """Slots outside the shape arithmetic that read its numbers."""
@@ -93,6 +106,8 @@ class ShapeRepair:
         """What a slot reads after the cut, per trace."""
         if edge in self.edges:
             return [self.edges[edge]] * len(self.traces)
+        if edge in self.copies:
+            return self._read_copy(self.copies[edge])
         if self._is_new(edge):
             return [np.empty(0)] * len(self.traces)
         value = self.view.by_index[edge.node].inputs[edge.slot]
@@ -125,6 +140,9 @@ class ShapeRepair:
             self._override(edge, symbolic)
             self._symbols.add(edge)
             return
+        if (copy := self._copy(edge, arrays)) is not None:
+            self.copies[edge] = copy
+            return
         for element in range(first.size):
             now = [a.ravel()[element] for a in self._read(edge)]
             then = [a.ravel()[element] for a in arrays]
@@ -155,6 +173,33 @@ class ShapeRepair:
             target[element] = (0 if reshape else 1) if same else -1
         return target
 
+    def _copy(self, edge: Edge, arrays: Sequence[Array]) -> Copy | None:
+        """Give a slot its own Concat, where the shared one is right but for static elements."""
+        value = self.view.by_index[edge.node].inputs[edge.slot]
+        concat = self.view.producers.get(value)
+        if concat is None or concat.op_type != "Concat" or len(self.view.consumers[value]) < 2:
+            return None
+        replaced: dict[int, Array] = {}
+        for element in range(arrays[0].size):
+            place, within = self._piece(concat, element)
+            now = self._read(place)
+            wanted = [a.ravel()[element] for a in arrays]
+            if [a.ravel()[within] for a in now] == wanted:
+                continue
+            if len(set(wanted)) > 1 or now[0].size > 1:
+                return None
+            replaced[place.slot] = np.full(now[0].shape, wanted[0], now[0].dtype)
+        return Copy(concat, replaced)
+
+    def _read_copy(self, copy: Copy) -> list[Array]:
+        parts = [
+            [copy.replaced[slot]] * len(self.traces)
+            if slot in copy.replaced
+            else self._read(Edge(copy.node.index, slot))
+            for slot in range(len(copy.node.inputs))
+        ]
+        return [np.concatenate(found) for found in zip(*parts, strict=True)]
+
     def _override(self, edge: Edge, array: Array) -> None:
         self.edges[edge] = array
         self._evaluated = None
@@ -181,25 +226,22 @@ class ShapeRepair:
             self._refuse(node)
 
     def _product(self, value: str, wanted: Sequence[np.generic]) -> None:
-        """A dynamic product such as batch * heads: override its constant factor."""
+        """Override the constant factor of a dynamic number such as batch * heads."""
         node = self.view.producers.get(value)
         while node is not None and node.op_type in _SAME_ORDER:
             value = node.inputs[0]
             node = self.view.producers.get(value)
-        if node is None or node.op_type != "Mul":
+        if node is None or node.op_type not in ("Mul", "Div"):
             msg = f"a size that is computed from a dynamic and a cut axis ({value})"
             raise UnrepresentableError(msg)
-        for slot in (0, 1):
+        for slot in (0, 1) if node.op_type == "Mul" else (1,):
             factor = self._read(Edge(node.index, slot))
-            other = self._read(Edge(node.index, 1 - slot))
-            needed = {
-                int(w) // int(o.ravel()[0])
-                for w, o in zip(wanted, other, strict=True)
-                if int(o.ravel()[0])
-            }
-            exact = all(
-                int(w) % max(int(o.ravel()[0]), 1) == 0 for w, o in zip(wanted, other, strict=True)
-            )
+            other = [int(o.ravel()[0]) for o in self._read(Edge(node.index, 1 - slot))]
+            numbers = [int(w) for w in wanted]
+            if node.op_type == "Div":
+                other, numbers = numbers, other
+            needed = {w // max(o, 1) for w, o in zip(numbers, other, strict=True)}
+            exact = all(o > 0 and w % o == 0 for w, o in zip(numbers, other, strict=True))
             if exact and len(needed) == 1 and len({int(f.ravel()[0]) for f in factor}) == 1:
                 first = factor[0]
                 self._override(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["OutputChange"]
 
 _MOST = 256  # dimensions kept per sample and output; more are projected
+_LOST = 1e6  # the change of an element that is no number any more
 
 
 class OutputChange:
@@ -58,8 +59,9 @@ class OutputChange:
             clean = self._clean[batch][name]
             found = outputs.get(name)
             change = np.zeros(clean.shape, np.float32) if found is None else _finite(found, clean)
-            rows = (change / self._scale[name]).reshape(len(change) if change.ndim else 1, -1)
-            parts.append(self._project(name, rows).ravel())
+            if change.size:
+                rows = (change / self._scale[name]).reshape(len(change) if change.ndim else 1, -1)
+                parts.append(self._project(name, rows).ravel())
         return np.concatenate(parts) if parts else np.zeros(1, np.float32)
 
     def _spread(self, name: str) -> float:
@@ -85,7 +87,12 @@ class OutputChange:
 
 
 def _finite(found: NDArray[np.generic], clean: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Subtract; where both are the same infinity (masked scores) nothing changed."""
+    """Subtract: the same infinity on both sides (masked scores) is no change, a new NaN a large one.
+
+    Where the size of an output depends on the data and is another now, all of it is lost.
+    """
+    f, c = found.astype(np.float32), clean.astype(np.float32)
+    f = f if f.shape == c.shape else np.zeros_like(c)
     with np.errstate(invalid="ignore"):
-        change = found.astype(np.float32) - clean.astype(np.float32)
-    return np.nan_to_num(change, nan=0.0, posinf=1e6, neginf=-1e6)
+        change = np.where((f == c) | np.isnan(c), np.float32(0), f - c)
+    return np.nan_to_num(change, nan=_LOST, posinf=_LOST, neginf=-_LOST)

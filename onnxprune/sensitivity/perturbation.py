@@ -78,6 +78,14 @@ class _Measurer:
             suffix, [cached(f) for f in self.batches.fit], [cached(f) for f in self.batches.select]
         )
 
+    def exits(self, group: Group) -> list[Feeds]:
+        """Return what the group's exits read in the original."""
+        known = self.coupling.collected.constants
+        axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
+        values = list(dict.fromkeys(axis.value for axis in axes if axis.value not in known))
+        session = Session(with_outputs(self.view.model, values))
+        return [session.run(feed, values) for feed in self.batches.fit]
+
     def change(
         self, ready: _Prepared, group: Group, channels: Sequence[int], *, fit: bool
     ) -> NDArray[np.float32]:
@@ -109,7 +117,7 @@ class _Measurer:
             table = np.stack(vectors)
             order, scores = greedy_order(table), (table.astype(np.float64) ** 2).sum(axis=1)
         else:
-            scores = activation_importance(self.view, self.coupling, group, ready.fit)
+            scores = activation_importance(self.view, self.coupling, group, self.exits(group))
             order = np.argsort(scores, kind="stable")
         errors = [
             float(
