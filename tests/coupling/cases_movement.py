@@ -3,7 +3,7 @@
 from tests.coupling.opcase import K, OpCase, P, W, X
 
 _MIXES = "mixes this axis with others"
-_STRIDED = "a strided slice of a cut axis"
+_STRIDED = "what is kept is no longer evenly spaced"
 
 
 def _ends(*values):
