@@ -87,9 +87,10 @@ class OutputChange:
 
 
 def _finite(found: NDArray[np.generic], clean: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Subtract: the same infinity on both sides (masked scores) is no change, a new NaN a large one.
+    """Subtract, in finite numbers.
 
-    Where the size of an output depends on the data and is another now, all of it is lost.
+    The same infinity on both sides (masked scores) is no change, a new NaN a large one. Where the
+    size of an output depends on the data and is another now, all of it is lost.
     """
     f, c = found.astype(np.float32), clean.astype(np.float32)
     f = f if f.shape == c.shape else np.zeros_like(c)
