@@ -224,8 +224,10 @@ def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
     sizes: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
     for axis, mask in keeps.items():
         sizes[view.original(axis.value)][axis.axis] = (len(mask), int(mask.sum()))
+    whole = {t.name: tuple(t.dims) for t in view.model.graph.initializer}
+    kept = {t.name for t in model.graph.initializer if tuple(t.dims) == whole.get(t.name)}
     for info in (*model.graph.value_info, *model.graph.input):
-        if info.name not in sizes:
+        if info.name not in sizes or info.name in kept:
             continue
         dims = info.type.tensor_type.shape.dim
         for number, (before, after) in sizes[info.name].items():
