@@ -1,0 +1,87 @@
+"""The suffix gives what the whole gated model gives, from cached activations."""
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+
+from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import Session, with_outputs
+from onnxprune.runtime.suffix import make_suffix
+from tests import nets
+
+MAKERS = [nets.residual, nets.concat, nets.heads, nets.normed, nets.averaged, nets.branching]
+
+
+def parts(found, group):
+    axes = [m.axis for m in group.members]
+    gated = gate(found.view, found.traces[0], found.coupling, axes)
+    suffix = make_suffix(gated, found.view.inputs, found.view.outputs, found.traces[0].dtypes)
+    return gated, suffix
+
+
+def cached(found, suffix, feed):
+    inner = with_outputs(found.view.model, suffix.boundary)
+    values = Session(inner).run(feed) if suffix.boundary else {}
+    return {**values, **{name: feed[name] for name in suffix.inputs}}
+
+
+def random_keeps(gated, seed):
+    """One mask for all axes of a group of one place per channel; else everything stays."""
+    rng = np.random.default_rng(seed)
+    sizes = {shape[0] for shape in gated.shapes.values()}
+    masks = {size: rng.random(size) < 0.6 for size in sizes}
+    return {axis: masks[shape[0]] for axis, shape in gated.shapes.items()}
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["suffix", "whole"])
+@pytest.mark.parametrize("make", MAKERS)
+def test_equals_the_whole_gated_model(make, broken, tmp_path, monkeypatch):
+    if broken:
+        monkeypatch.setattr(gs, "import_onnx", lambda *_: 1 / 0)
+    found = nets.look(make(), tmp_path)
+    feed = next(found.samples.feeds(range(4), 4))
+    for group in found.coupling.groups:
+        gated, suffix = parts(found, group)
+        assert not (broken and suffix.boundary)
+        for seed in range(3):
+            masks = gated.feeds(random_keeps(gated, seed))
+            fast = suffix.run(cached(found, suffix, feed), masks)
+            slow = Session(gated.model).run({**feed, **masks})
+            assert fast.keys() == slow.keys()
+            for name, array in slow.items():
+                np.testing.assert_allclose(fast[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_boundary_is_what_crosses_and_nothing_else(tmp_path):
+    found = nets.look(nets.residual(), tmp_path)
+    _, suffix = parts(found, nets.group_of(found, "Conv_2"))
+    assert set(suffix.boundary) == {"v1", "v3"}, "the shortcut and the gated activation"
+    assert suffix.inputs == ()
+    assert suffix.outputs == found.view.outputs
+
+
+def test_inputs_that_the_suffix_reads_are_named(tmp_path):
+    net = nets.Net(18)
+    y = net.conv(net.conv("x", 3, 4), 4, 3)
+    found = nets.look(net.model(nets.IMAGES, net.op("Add", y, "x")), tmp_path)
+    _, suffix = parts(found, found.coupling.groups[0])
+    assert suffix.inputs == ("x",)
+    assert suffix.boundary == ("v0",)
+
+
+def test_outputs_that_no_gate_reaches_are_left_out(tmp_path):
+    net = nets.Net(19)
+    y = net.op("Gemm", net.op("Gemm", "x", net.weight(8, 6)), net.weight(6, 3))
+    other = net.op("Relu", "x")
+    found = nets.look(net.model({"x": ("N", 8)}, other, y), tmp_path)
+    _, suffix = parts(found, found.coupling.groups[0])
+    assert suffix.outputs == (y,)
+
+
+def test_gates_that_reach_nothing_need_no_session(tmp_path):
+    found = nets.look(nets.dead_end(), tmp_path)
+    lost = nets.group_of(found, "Gemm_1")
+    gated, suffix = parts(found, lost)
+    assert gated.shapes
+    assert suffix.session is None
+    assert suffix.run({}, gated.feeds({})) == {}
