@@ -20,12 +20,12 @@ __all__ = [
     "Macs",
     "MaybeTarget",
     "MultipleOf",
-    "NoRecover",
     "NoVerify",
     "Params",
     "PlanFile",
     "Provider",
     "Quiet",
+    "Recover",
     "Samples",
     "SavePlan",
     "Seed",
@@ -111,10 +111,10 @@ Provider = Annotated[str, typer.Option(metavar="EP", help="Execution provider of
 TimeLimit = Annotated[
     float, typer.Option(metavar="S", callback=_positive, help="Seconds that measuring may take.")
 ]
-NoRecover = Annotated[
+Recover = Annotated[
     bool,
     typer.Option(
-        "--no-recover", show_default=False, help="Leave kept weights as they are (the only mode)."
+        "--recover/--no-recover", help="Refit the kept weights to the original, or leave them."
     ),
 ]
 SavePlan = Annotated[Path | None, typer.Option(metavar="F.json", help="Write down what went.")]

@@ -25,12 +25,12 @@ from onnxprune.arguments import (
     Macs,
     MaybeTarget,
     MultipleOf,
-    NoRecover,
     NoVerify,
     Params,
     PlanFile,
     Provider,
     Quiet,
+    Recover,
     Samples,
     SavePlan,
     Seed,
@@ -92,7 +92,7 @@ def run(
     multiple_of: MultipleOf = None,
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
-    no_recover: NoRecover = True,
+    recover: Recover = _DEFAULTS.recover,
     time_limit: TimeLimit = _DEFAULTS.time_limit,
     threads: Threads = _DEFAULTS.threads,
     provider: Provider = _DEFAULTS.provider,
@@ -126,6 +126,7 @@ def run(
         threads=threads,
         provider=provider,
         time_limit=time_limit,
+        recover=recover,
     )
     _keep_apart({"--json": _path(json), "--save-plan": save_plan}, (source, target, data))
     from onnxprune import pipeline

@@ -34,6 +34,8 @@ class Options:
         Execution provider of the timed sessions.
     time_limit : float
         Seconds that measuring may take.
+    recover : bool
+        Whether the layers of the cut model are refitted to the original.
     """
 
     data: Path | None = None
@@ -45,8 +47,9 @@ class Options:
     multiple_of: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
-    samples: int = 256
+    samples: int = 512
     seed: int = 0
     threads: int = 1
     provider: str = "CPUExecutionProvider"
     time_limit: float = 120.0
+    recover: bool = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
@@ -43,6 +44,55 @@ class Plan:
         """Whether nothing is cut."""
         return not self.content["removed"]
 
+    @property
+    def refitted(self) -> bool:
+        """Whether layers were refitted after the cut."""
+        return bool(self.content["refitted"] or self.content["added"])
+
+    def without_refit(self, given: onnx.ModelProto, recut: onnx.ModelProto) -> onnx.ModelProto:
+        """Return a copy of a model with the numbers of refitted weights, and added biases, undone.
+
+        Parameters
+        ----------
+        given : ModelProto
+            What was written.
+        recut : ModelProto
+            The pure cut.
+
+        Returns
+        -------
+        ModelProto
+            Equal to ``recut`` if nothing but what the plan lists was changed.
+        """
+        refitted, added = set(self._names("refitted")), set(self._names("added"))
+        model = onnx.ModelProto()
+        model.CopyFrom(given)
+        wanted = {t.name: t for t in recut.graph.initializer}
+        kept = [t for t in model.graph.initializer if t.name not in added]
+        for tensor in kept:
+            other = wanted.get(tensor.name)
+            same = other is not None and (other.dims, other.data_type) == (
+                tensor.dims,
+                tensor.data_type,
+            )
+            if tensor.name in refitted and other is not None and same:
+                tensor.CopyFrom(other)
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+        constants = {n.output[0]: n for n in recut.graph.node if n.op_type == "Constant"}
+        for node, plain in zip(model.graph.node, recut.graph.node, strict=False):
+            if node.op_type == "Constant" and node.output[0] in refitted & constants.keys():
+                node.CopyFrom(constants[node.output[0]])
+            elif added & set(node.input):
+                del node.input[:]
+                node.input.extend(plain.input)
+        return model
+
+    def _names(self, field: str) -> list[str]:
+        names = self.content[field]
+        assert isinstance(names, list)
+        return names
+
     def removed_channels(self, groups: Sequence[Group]) -> tuple[tuple[Group, list[int]], ...]:
         """Return what goes by group; groups that the model no longer has are left out."""
         entries = self.content["groups"]
@@ -79,6 +129,8 @@ def make_plan(
     *,
     seed: int,
     multiple_of: int | None,
+    refitted: Sequence[str] = (),
+    added: Sequence[str] = (),
 ) -> Plan:
     """Write down a selection.
 
@@ -90,6 +142,8 @@ def make_plan(
         The same, per axis.
     seed : int
     multiple_of : int, optional
+    refitted, added : sequence of str
+        Initializers that were solved for, and those that were added, after the cut.
 
     Returns
     -------
@@ -105,6 +159,8 @@ def make_plan(
             "seed": seed,
             "dims": {name: list(shape) for name, shape in found.shapes.items()},
             "multiple_of": multiple_of,
+            "refitted": list(refitted),
+            "added": list(added),
             "removed": [
                 {
                     "value": axis.value,

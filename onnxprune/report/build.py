@@ -1,9 +1,8 @@
 """Gather what the stages found into one report value."""
 
 import platform
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,48 +11,126 @@ import onnx
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.data.splits import Splits
 from onnxprune.model.cost import Cost, CostModel
 from onnxprune.model.view import build_view
 from onnxprune.options import Options
-from onnxprune.report.inspection import frozen_axes
+from onnxprune.recovery.recover import Recovered
 from onnxprune.report.values import (
     BenchReport,
+    Drop,
     Figures,
     GroupChange,
     Latency,
     Ratios,
     RemovedPositions,
+    Report,
 )
 from onnxprune.rewrite.keeps import Keeps
-from onnxprune.runtime.session import RUNTIME_VERSION, Feeds
+from onnxprune.rewrite.prove import Proven
+from onnxprune.runtime.session import RUNTIME_VERSION
 from onnxprune.runtime.trace import trace
+from onnxprune.selection.settle import Settled
+from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = [
-    "cost_of",
-    "figures",
-    "group_changes",
-    "obstacles",
-    "options_used",
-    "ratios",
-    "removed_positions",
-    "versions",
-]
+__all__ = ["notes", "report", "synthetic", "with_methods"]
 
-
-def cost_of(model: onnx.ModelProto, base: Path, feed: Feeds) -> Cost:
-    """Count a model afresh, from its own shapes."""
-    view = build_view(model, base)
-    return CostModel(view, trace(view, feed)).total
+_LARGEST = 1_900_000_000  # protobuf serializes no more than 2 GiB
+_SYNTHETIC = (
+    "no --data: measured on synthetic inputs, which say little about real ones; "
+    "the drop on real inputs may be far larger"
+)
 
 
-def figures(cost: Cost, size: int, latency: Latency | None) -> Figures:
-    """Round a cost to what it counts."""
+def synthetic(found: Analysis) -> list[str]:
+    """Say loudly what synthetic inputs are worth."""
+    return [_SYNTHETIC] if found.samples.synthetic else []
+
+
+def notes(splits: Splits, settled: Settled, measured: Sensitivity) -> list[str]:
+    """Say what the user should know about how the selection came about."""
+    found = [f"{name} stays whole: {why}" for name, why in settled.proven.guilty.items()]
+    if splits.shared:
+        found.append("fewer than 4 samples: the same ones measured, selected and judged")
+    if settled.selection.multiple_of < 4:
+        found.append("widths off multiples of 4 were needed: the result may not be faster")
+    cheap = [g for g in measured.groups.values() if g.method == "activation"]
+    if cheap:
+        found.append(
+            f"{len(cheap)} of {len(measured.groups)} groups were ordered by activation importance: "
+            "perturbing each channel did not fit the time limit (--time-limit)"
+        )
+    return found
+
+
+def report(
+    found: Analysis,
+    proven: Proven,
+    recovered: Recovered,
+    timed: BenchReport,
+    drop: Drop,
+    options: Options,
+    remarks: Sequence[str],
+) -> Report:
+    """Put everything together; the model is counted afresh, from its own shapes.
+
+    Parameters
+    ----------
+    found : Analysis
+    proven : Proven
+    recovered : Recovered
+        What is going to be written.
+    timed : BenchReport
+        Of the original and the result.
+    drop : Drop
+    options : Options
+    remarks : sequence of str
+        Warnings that the stages had.
+
+    Returns
+    -------
+    Report
+    """
+    view = build_view(recovered.model, found.base)
+    cost = CostModel(view, trace(view, found.stated_feed())).total
+    before = _figures(found.costs.total, found.model.bytes, timed.latency_ms[0])
+    size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
+    if recovered.model.ByteSize() < _LARGEST:
+        size = len(recovered.model.SerializeToString())
+    after = _figures(cost, size, timed.latency_ms[1])
+    slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
+    return Report(
+        source=str(found.model.path),
+        target=None,
+        before=before,
+        after=after,
+        ratios=_ratios(before, after, timed),
+        drop=drop,
+        removed=_removed(found, proven.keeps),
+        groups=_changes(found.coupling.groups, proven.removed),
+        verified={"max_rel_error": proven.error, "samples": len(found.probes)},
+        dims=found.dims,
+        options={n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()},
+        seconds={},
+        seed=options.seed,
+        versions=_versions(),
+        warnings=[*synthetic(found), *remarks, *timed.warnings, *slow],
+        refitted=recovered.refitted,
+        added=recovered.added,
+    )
+
+
+def with_methods(groups: Sequence[GroupChange], measured: Sensitivity) -> list[GroupChange]:
+    """Fill in how each group's channels were ordered."""
+    methods = measured.groups
+    return [replace(g, method=methods[g.name].method) if g.name in methods else g for g in groups]
+
+
+def _figures(cost: Cost, size: int, latency: Latency | None) -> Figures:
     return Figures(round(cost.params), round(cost.macs), size, latency)
 
 
-def ratios(before: Figures, after: Figures, timed: BenchReport | None) -> Ratios:
-    """Divide after by before; latency as the bench says."""
-
+def _ratios(before: Figures, after: Figures, timed: BenchReport) -> Ratios:
     def ratio(name: str) -> float:
         return float(getattr(after, name)) / max(float(getattr(before, name)), 1.0)
 
@@ -61,54 +138,38 @@ def ratios(before: Figures, after: Figures, timed: BenchReport | None) -> Ratios
         ratio("params"),
         ratio("macs"),
         ratio("bytes"),
-        timed.ratio if timed else None,
-        timed.interval if timed else None,
-        timed.clock if timed else None,
+        timed.ratio,
+        timed.interval,
+        timed.clock,
     )
 
 
-def removed_positions(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
+def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
     """List every axis that was cut, in the original's names and index."""
-    constants = found.view.uses
     entries = {
         RemovedPositions(
             found.view.original(axis.value),
             axis.axis,
             tuple(np.flatnonzero(~mask).tolist()),
-            axis.value in constants,
+            axis.value in found.view.uses,
         )
         for axis, mask in keeps.items()
     }
     return tuple(sorted(entries, key=lambda e: (e.value, e.axis, e.positions)))
 
 
-def group_changes(
-    groups: Sequence[Group],
-    removed: Sequence[tuple[Group, Sequence[int]]],
-    methods: Mapping[str, str],
+def _changes(
+    groups: Sequence[Group], removed: Sequence[tuple[Group, Sequence[int]]]
 ) -> tuple[GroupChange, ...]:
     """List all groups with their channels before and after."""
     gone = {group.name: len(channels) for group, channels in removed}
     return tuple(
-        GroupChange(
-            g.name,
-            g.kind,
-            g.size,
-            g.size - gone.get(g.name, 0),
-            g.exact,
-            methods.get(g.name, "plan"),
-        )
+        GroupChange(g.name, g.kind, g.size, g.size - gone.get(g.name, 0), g.exact, "plan")
         for g in groups
     )
 
 
-def options_used(options: Options) -> dict[str, object]:
-    """Return all options, defaults included."""
-    return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(options).items()}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that the figures depend on."""
+def _versions() -> dict[str, str]:
     return {
         "onnxprune": __version__,
         "onnx": onnx.__version__,
@@ -116,17 +177,3 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def obstacles(found: Analysis) -> str:
-    """Say in one line which operators freeze most of the weights."""
-    weight: dict[str, int] = defaultdict(int)
-    for frozen in frozen_axes(found):
-        what = (
-            f"{frozen.op}: {frozen.reason.split(' (')[0]}"
-            if frozen.op
-            else frozen.reason.split(" (")[0]
-        )
-        weight[what] += 1
-    most = sorted(weight, key=lambda what: -weight[what])[:3]
-    return f"frozen are axes by {', '.join(most)}" if most else "no axis is frozen"

@@ -1,5 +1,6 @@
 """What can be cut, how much of the model that covers, and what stands in the way of the rest."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from onnxprune.analysis import Analysis
@@ -10,7 +11,7 @@ from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
 from onnxprune.rewrite.prove import attempt
 from onnxprune.rewrite.verify import TOLERANCE
 
-__all__ = ["frozen_axes", "inspect_groups"]
+__all__ = ["frozen_axes", "inspect_groups", "obstacles"]
 
 # The operators whose weights a cut is meant to shrink.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Gather")
@@ -158,3 +159,17 @@ def frozen_axes(found: Analysis) -> Iterator[FrozenAxis]:
                 reason=f"{why.reason} ({source}, axis {why.axis.axis})",
                 unlock=_UNLOCK[why.unlock],
             )
+
+
+def obstacles(found: Analysis) -> str:
+    """Say in one line which operators freeze most of the weights."""
+    weight: dict[str, int] = defaultdict(int)
+    for frozen in frozen_axes(found):
+        what = (
+            f"{frozen.op}: {frozen.reason.split(' (')[0]}"
+            if frozen.op
+            else frozen.reason.split(" (")[0]
+        )
+        weight[what] += 1
+    most = sorted(weight, key=lambda what: -weight[what])[:3]
+    return f"frozen are axes by {', '.join(most)}" if most else "no axis is frozen"

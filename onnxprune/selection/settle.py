@@ -1,0 +1,85 @@
+"""Select, cut and prove; again without the groups that cannot be proven."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.errors import BudgetError, VerificationError
+from onnxprune.options import Options
+from onnxprune.report.inspection import obstacles
+from onnxprune.rewrite.prove import Proven, prove
+from onnxprune.selection.budget import Budget
+from onnxprune.selection.select import Selection, choose
+from onnxprune.selection.widths import excluded
+from onnxprune.sensitivity.values import Sensitivity
+
+__all__ = ["Settled", "candidates", "settle"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """A selection that reaches the budget, and the proven cut that it makes."""
+
+    selection: Selection
+    proven: Proven
+
+
+def candidates(found: Analysis, options: Options) -> list[Group]:
+    """Return the groups that may be cut.
+
+    Raises
+    ------
+    BudgetError
+        If there are none, saying what stands in the way.
+    """
+    kept = excluded(found.coupling.groups, options.exclude, found.view, found.coupling)
+    groups = [g for g in found.coupling.groups if g.name not in kept]
+    if not groups:
+        what = "everything is excluded" if found.coupling.groups else obstacles(found)
+        msg = f"nothing to cut in {found.model.path}: {what}"
+        raise BudgetError(msg)
+    return groups
+
+
+def settle(
+    found: Analysis,
+    groups: Sequence[Group],
+    measured: Sensitivity,
+    budget: Budget,
+    options: Options,
+) -> Settled:
+    """Choose what goes, cut it and prove the cut.
+
+    Raises
+    ------
+    BudgetError
+        If the budget cannot be met; says the nearest that can be had.
+    VerificationError
+        If no cut could be proven.
+    """
+    guilty: dict[str, str] = {}
+    rest = list(groups)
+    while True:
+        selection = choose(found, rest, measured, budget, options)
+        if not selection.allocation.met:
+            _raise_unmet(found, budget, selection, guilty)
+        proven = prove(found, selection.removed)
+        if not proven.guilty:
+            return Settled(selection, replace(proven, guilty=guilty))
+        guilty |= proven.guilty
+        rest = [g for g in groups if g.name not in guilty]
+        if not rest:
+            msg = f"no cut could be proven: {next(iter(guilty.values()))}"
+            raise VerificationError(msg)
+
+
+def _raise_unmet(
+    found: Analysis, budget: Budget, selection: Selection, guilty: Mapping[str, str]
+) -> None:
+    nearest = budget.reached(selection.allocation.saved)
+    asked = " and ".join(f"--{n.replace('bytes', 'size')} {r:g}" for n, r in budget.ratios.items())
+    best = ", ".join(f"{n.replace('bytes', 'size')} {r:.3f}" for n, r in nearest.items())
+    unproven = f"; {len(guilty)} groups could not be proven" if guilty else ""
+    msg = f"{asked} cannot be met: the nearest is {best}; {obstacles(found)}{unproven}"
+    raise BudgetError(msg)
