@@ -10,8 +10,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.analysis import Analysis, analyse
+from onnxprune.coupling.groups import Group
+from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.view import build_view
 from onnxprune.options import Options
 from onnxprune.progress import Silent
+from onnxprune.runtime.trace import trace
 
 MODELS = Path(__file__).parent.parent / "models"
 DATA = {
@@ -202,6 +206,12 @@ def digits(name: str, samples: int = 16) -> Analysis:
     return analyse(MODELS / f"{name}.onnx", options, Silent())
 
 
-def group_of(found: Analysis, name: str) -> object:
+def retraced(found: Analysis, model: onnx.ModelProto) -> Cost:
+    """Count a cut model afresh, from its own shapes, at the sizes of the original's costs."""
+    view = build_view(model, found.base)
+    return CostModel(view, trace(view, found.stated_feed())).total
+
+
+def group_of(found: Analysis, name: str) -> Group:
     """Return the group of that name."""
     return next(g for g in found.coupling.groups if g.name == name)

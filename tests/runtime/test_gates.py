@@ -5,7 +5,7 @@ import pytest
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.runtime.gates import gate, mask_name
-from onnxprune.runtime.session import Session
+from onnxprune.runtime.session import Session, with_outputs
 from tests import nets
 
 MAKERS = [
@@ -80,9 +80,7 @@ def test_masked_mean_by_hand(opset, tmp_path):
         mean = net.op("ReduceMean", y, axes=[1], keepdims=1)
     else:
         mean = net.op("ReduceMean", y, net.const(np.array([1])), keepdims=1)
-    found = nets.look(
-        net.model(nets.IMAGES, y, mean) if False else net.model(nets.IMAGES, mean), tmp_path
-    )
+    found = nets.look(net.model(nets.IMAGES, mean), tmp_path)
     gated, session = gated_session(found)
     keep = np.array([1, 1, 0, 1, 0, 0, 1, 0], bool)
     feed = feed_of(found)
@@ -119,8 +117,6 @@ def test_masked_layer_norm_by_hand(opset, bias, tmp_path):
 
 
 def inner_value(found, name, feed):
-    from onnxprune.runtime.session import with_outputs
-
     return Session(with_outputs(found.view.model, [name])).run(feed)[name]
 
 

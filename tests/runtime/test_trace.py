@@ -22,7 +22,8 @@ def test_shapes_and_types_of_everything(tmp_path):
     assert found.shapes["x"] == (2, 3, 6, 6)
     assert found.shapes["v0"] == (2, 8, 6, 6)
     assert found.shapes["w0"] == (8, 3, 3, 3)
-    assert found.shapes["v8"] == (2, 4)
+    assert found.shapes["v8"] == (2, 8)
+    assert found.shapes["v9"] == (2, 4)
     assert {str(d) for d in found.dtypes.values()} == {"float32"}
 
 
