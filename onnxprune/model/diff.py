@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -96,7 +95,7 @@ class _Diff:
         assert self.bases is not None
         pairs = zip((a, b), self.bases, strict=True)
         one, other = (raw_bytes(tensor, base) for tensor, base in pairs)
-        if not np.array_equal(one, other):
+        if one.data != other.data:  # a comparison of arrays would make a third one
             yield f"{path}: {one.nbytes} bytes of data against {other.nbytes}, kept outside"
 
 
