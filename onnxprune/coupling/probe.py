@@ -205,7 +205,7 @@ def _moves(op: Op, slot: int) -> bool:
 def _pairs(moved: NDArray[np.int64], axis: int) -> _Pairs:
     """Collect the distinct (source, target) positions along one output axis."""
     size = moved.shape[axis]
-    flat = np.moveaxis(moved, axis, -1).reshape(-1, size)
+    flat = np.moveaxis(moved, axis, -1).reshape(moved.size // max(size, 1), size)
     flat = _distinct_rows(flat)
     known = flat != _NOWHERE
     keys = np.unique((flat * size + np.arange(size))[known])

@@ -125,10 +125,17 @@ def _constant_of_shape(site: Site) -> None:
 
 
 def _resize(site: Site) -> None:
-    slot = 3
-    sizes = site.parameter(slot)
-    if sizes is not None and sizes.size == len(site.trace.shapes[site.node.outputs[0]]):
-        _shape(site, slot)
+    """Sizes are listed for all axes, or for those that ``axes`` names."""
+    sizes, y = site.parameter(3), site.node.outputs[0]
+    if sizes is None or not sizes.size:
+        return
+    rank = len(site.trace.shapes[y])
+    axes = np.ravel(np.asarray(site.node.attributes.get("axes", range(rank)))) % rank
+    new = sizes.copy()
+    for entry, axis in enumerate(axes.tolist()):
+        if site.keep(y, axis) is not None:
+            new[entry] = site.kept(y, axis)
+    site.parameters[3] = new
 
 
 def _split(site: Site) -> None:
@@ -172,6 +179,8 @@ def _slice(site: Site) -> None:
         if not np.array_equal(full[taken], site.full(y, axis)):
             site.refuse("the slice keeps other positions than its input")
         places = (np.cumsum(full) - 1)[taken[full[taken]]]
+        if not len(places):
+            continue
         if not (np.diff(places) == steps[i]).all():
             site.refuse("what is kept is no longer evenly spaced")
         last = int(places[-1]) + (1 if steps[i] > 0 else -1)

@@ -199,6 +199,13 @@ _RESIZES = [
     ),
     OpCase(
         "Resize",
+        "sizes-of-the-channels-too",
+        {"x": X((2, 4, 3, 3)), "r": None, "s": None, "n": K([4, 5, 6])},
+        {"mode": "nearest", "axes": [1, 2, 3]},
+        "x01 y01",
+    ),
+    OpCase(
+        "Resize",
         "one-place-axis-only",
         {"x": X((2, 4, 3, 3)), "r": _BLANK, "s": K([1, 1, 1, 2], "float32")},
         {"mode": "nearest"},

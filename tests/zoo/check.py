@@ -49,7 +49,9 @@ def check(path: Path) -> Row:
     start = time.monotonic()
     row = Row(path.stem)
     try:
-        found = analyse(path, Options(), Silent())
+        example = path.with_suffix(".npz")
+        options = Options(data=example if example.exists() else None)
+        found = analyse(path, options, Silent())
         row = replace(row, nodes=len(found.view.nodes), groups=len(found.coupling.groups))
         nothing = cut(found.view, found.coupling, found.traces, {})
         same = not field_diff(nothing, found.model.proto)

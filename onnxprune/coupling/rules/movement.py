@@ -103,3 +103,20 @@ def constant_of_shape(op: Op) -> Iterator[Relation]:
     """Copies of one number: any length will do."""
     for axis in op.y().axes():
         yield Free(op.y().axis(axis))
+
+
+@rule("GatherND")
+def gather_nd(op: Op) -> Iterator[Relation]:
+    """Index tuples choose at run time among the leading axes; the axes behind them pass."""
+    x, indices, y = op.x(0), op.x(1), op.y()
+    batch = op.integer("batch_dims", 0)
+    chosen = batch + indices.shape[-1]
+    for i in range(batch):
+        yield from op.tie(x, i, y, i)
+        yield from op.tie(indices, i, y, i)
+    for i in range(batch, indices.rank - 1):
+        yield from op.tie(indices, i, y, i)
+    for i in range(batch, chosen):
+        yield Freeze(x.axis(i), "GatherND chooses among these positions at run time")
+    for i in range(chosen, x.rank):
+        yield from op.tie(x, i, y, i - chosen + indices.rank - 1)
