@@ -214,7 +214,7 @@ _PARTS = [
     OpCase(
         "GatherND",
         "tuples",
-        {"x": X((2, 3, 4)), "i": X((5, 2), "i")},
+        {"x": X((6, 7, 4)), "i": X((5, 2), "i")},
         {},
         "x2 i0 y01",
         {"x0": "chooses among these positions at run time", "i1": "cannot be cut along this axis"},
@@ -222,7 +222,7 @@ _PARTS = [
     OpCase(
         "GatherND",
         "batch",
-        {"x": X((2, 3, 4)), "i": X((2, 5, 1), "i")},
+        {"x": X((2, 6, 4)), "i": X((2, 5, 1), "i")},
         {"batch_dims": 1},
         "x02 i01 y012",
         {"x1": "chooses among these positions at run time"},
