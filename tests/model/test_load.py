@@ -201,6 +201,15 @@ class TestFunctions:
         nodes = [helper.make_node("f0", ["x"], ["y"], domain="local")]
         load(save(tmp_path / "m.onnx", model(nodes=nodes, functions=functions)))
 
+    def test_two_functions_of_one_name(self, tmp_path):
+        """Whichever of them a reader takes, it may not be the bomb."""
+        for order in (slice(None), slice(None, None, -1)):
+            functions = [function(f"f{i}", [f"f{i + 1}"] * 2) for i in range(30)]
+            functions += [function("f30", ["Identity"]), function("f0", ["Identity"])]
+            nodes = [helper.make_node("f0", ["x"], ["y"], domain="local")]
+            proto = model(nodes=nodes, functions=functions[order])
+            assert "expands" in refusal(save(tmp_path / "m.onnx", proto))
+
     @pytest.mark.parametrize("ring", [["f"], ["f", "g"], ["f", "g", "h"]])
     def test_recursion(self, tmp_path, ring):
         functions = [function(a, [b]) for a, b in zip(ring, [*ring[1:], "f"], strict=True)]

@@ -215,11 +215,14 @@ class TestDataFile:
     def test_a_large_tensor_begins_a_page(self, tmp_path, plain, monkeypatch):
         monkeypatch.setattr(saving, "_LARGEST_FILE", 2000)
         large = np.ones(1 << 18, np.float32)
-        proto = model(embedded(WEIGHT), embedded(large, "L"))
+        odd = np.ones(257, np.float32)
+        proto = model(embedded(odd, "a"), embedded(odd, "b"), embedded(large, "L"))
         write(proto, tmp_path / "out" / "o.onnx", source=plain)
-        tensor = load(tmp_path / "out" / "o.onnx").proto.graph.initializer[1]
-        assert {e.key: e.value for e in tensor.external_data}["offset"] == "4096"
-        assert np.array_equal(to_array(tensor, tmp_path / "out"), large)
+        made = load(tmp_path / "out" / "o.onnx")
+        entries = [{e.key: e.value for e in t.external_data} for t in made.proto.graph.initializer]
+        assert [entry["offset"] for entry in entries] == ["0", "1088", "4096"]
+        assert np.array_equal(whole(made)["L"], large)
+        assert np.array_equal(whole(made)["b"], odd)
 
     def test_attributes_stay_where_they_are_kept(self, tmp_path, split):
         nodes = [
