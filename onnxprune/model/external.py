@@ -91,6 +91,9 @@ def refuse(tensor: TensorProto, base: Path, why: str) -> NoReturn:
 
 
 def _entries(tensor: TensorProto, base: Path) -> dict[str, str]:
+    texts = [text for entry in tensor.external_data for text in (entry.key, entry.value)]
+    if any(isinstance(text, bytes) for text in texts):  # how protobuf gives what is no UTF-8
+        refuse(tensor, base, "has external data entries that are no UTF-8 text")
     keys = [entry.key for entry in tensor.external_data]
     unknown = sorted(set(keys) - _KEYS)
     if unknown:

@@ -3,7 +3,7 @@
 import hashlib
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from onnxprune.errors import InputError
 from onnxprune.model.external import external_files
 from onnxprune.model.sniff import HEAD_BYTES, foreign_kind
-from onnxprune.model.tensors import check_tensor, iter_nodes, iter_tensors
+from onnxprune.model.tensors import check_tensor, iter_graphs, iter_nodes, iter_tensors
 from onnxprune.runtime.session import RunFailedError, Session
 
 __all__ = ["Model", "load"]
@@ -79,6 +79,7 @@ def load(path: Path) -> Model:
     proto = _parse(path, content)
     _check_versions(path, proto)
     _check_size(path, proto)
+    _check_names(path, proto)
     for tensor in iter_tensors(proto):
         check_tensor(tensor, path)
     digest, size = hashlib.sha256(content), len(content)
@@ -204,6 +205,28 @@ def _check_size(path: Path, proto: onnx.ModelProto) -> None:
         count = f"{total:,}" if total < 10**12 else "over a trillion"
         msg = f"{path} expands to {count} nodes; models may have {_MOST_NODES:,}"
         raise InputError(msg)
+
+
+def _check_names(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse names that are no UTF-8: protobuf gives them as bytes, which nobody expects."""
+    for texts in _names(proto):
+        for text in texts:
+            if isinstance(text, bytes):
+                msg = f"{path} holds the name {text!r:.80}, which is no UTF-8 text: it is damaged"
+                raise InputError(msg)
+
+
+def _names(proto: onnx.ModelProto) -> Iterator[Iterable[str | bytes]]:
+    yield (o.domain for o in proto.opset_import)
+    for function in proto.functions:
+        yield (function.domain, function.name, function.overload)
+        yield from (function.input, function.output)
+    for graph in iter_graphs(proto):
+        yield (v.name for v in (*graph.input, *graph.output, *graph.value_info))
+    for node in iter_nodes(n for g in (proto.graph, *proto.functions) for n in g.node):
+        yield (node.name, node.op_type, node.domain, node.overload)
+        yield from (node.input, node.output, (a.name for a in node.attribute))
+    yield (tensor.name for tensor in iter_tensors(proto))
 
 
 def _calls(nodes: Iterable[onnx.NodeProto]) -> Counter[_Function]:

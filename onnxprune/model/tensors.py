@@ -215,8 +215,9 @@ def iter_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
 
 def iter_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Yield nodes, and those in their bodies at any depth."""
-    yield from nodes
-    for graph in _bodies(nodes):
+    known = list(nodes)
+    yield from known
+    for graph in _bodies(known):
         yield from graph.node
 
 

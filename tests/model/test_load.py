@@ -157,6 +157,21 @@ class TestNoModel:
         content = b"\x08\x08\x3a" + varint(len(inner)) + inner
         assert "nests" in refusal(written(tmp_path / "m.onnx", content))
 
+    @pytest.mark.parametrize(
+        "name", [b"MatMul", b"small", b"W", b"x", b"kernel", b"local", b"inside"], ids=str
+    )
+    def test_names_that_are_no_text(self, tmp_path, name):
+        value = helper.make_tensor_value_info("inside", TensorProto.FLOAT, [1])
+        body = helper.make_graph([], "body", [], [value])
+        branch = helper.make_node("If", ["x"], ["z"], then_branch=body)
+        nodes = [helper.make_node("MatMul", ["x", "W"], ["y"], kernel=1), branch]
+        proto = model(nodes=nodes, functions=[function("f", ["Identity"])])
+        content = proto.SerializeToString().replace(name, b"\xff" * len(name))
+        if name == b"small":  # nobody looks the name of a graph up
+            load(written(tmp_path / "m.onnx", content))
+        else:
+            assert "no UTF-8" in refusal(written(tmp_path / "m.onnx", content))
+
     def test_more_than_protobuf_parses(self, tmp_path):
         with (tmp_path / "m.onnx").open("wb") as file:
             file.write(b"\x08\x08")

@@ -281,6 +281,11 @@ class TestOutside:
     def test_entries(self, base, entries, words):
         assert words in refusal(external("w.bin", **entries), base)
 
+    @pytest.mark.parametrize("text", [b"w.bin", b"location"])
+    def test_entries_that_are_no_text(self, base, text):
+        content = external("w.bin").SerializeToString().replace(text, b"\xff" * len(text))
+        assert "no UTF-8" in refusal(TensorProto.FromString(content), base)
+
     def test_no_location(self, base):
         tensor = external("w.bin")
         del tensor.external_data[:]
