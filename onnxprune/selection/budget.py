@@ -42,7 +42,7 @@ class Budget:
         for name, ratio in self.ratios.items():
             missing = self._ratio(name, saved) - ratio
             if missing > 0:
-                gain = getattr(more, name) / self._whole(name)
+                gain = self._ratio(name, Cost(0, 0, 0)) - self._ratio(name, more)
                 value += min(gain / missing, 1.0)
         return value
 

@@ -16,8 +16,12 @@ from onnxprune.runtime.trace import Trace
 __all__ = ["class_scores", "measure_drop"]
 
 Array = NDArray[np.generic]
-_SCORES = re.compile(r"logit|prob|score|class|label|pred|softmax|output|dense|^y$|^\d+$", re.I)
-_FEATURES = re.compile(r"embed|hidden|feature|state|pool", re.I)
+_SCORES = re.compile(
+    r"logit|prob|score|class|label|pred|softmax|output|dense|identity|partitionedcall|^y$|^\d+$",
+    re.IGNORECASE,
+)
+_FEATURES = re.compile(r"embed|hidden|feature|state(?!ful)|pool", re.IGNORECASE)
+_LOST = 1e6  # the change of an element that is no number any more
 _FEWEST = 5  # samples of a class below which its own disagreement says nothing
 _RESAMPLES = 2000
 
@@ -65,8 +69,10 @@ def measure_drop(
     """
     pairs = [(before.run(feed), after.run(feed)) for feed in feeds]
     if scores is not None:
-        old = np.concatenate([a[scores].argmax(axis=-1).ravel() for a, _ in pairs])
-        new = np.concatenate([b[scores].argmax(axis=-1).ravel() for _, b in pairs])
+        old, new = (
+            np.concatenate([_top(side[scores]) for side in sides])
+            for sides in zip(*pairs, strict=True)
+        )
         return _disagreement(old, new)
     return _relative(pairs, seed)
 
@@ -80,21 +86,21 @@ def _disagreement(old: NDArray[np.int64], new: NDArray[np.int64]) -> Drop:
     return Drop("disagreement", float(differ.mean()), interval, len(differ), worst)
 
 
+def _top(scores: Array) -> NDArray[np.int64]:
+    """Return the top class of every sample, -1 where the scores are not numbers."""
+    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1)).ravel()
+
+
 def _relative(pairs: Sequence[tuple[dict[str, Array], dict[str, Array]]], seed: int) -> Drop:
+    names = [n for n, a in pairs[0][0].items() if getattr(a, "dtype", np.dtype(bool)).kind in "fV"]
+    # Outputs of different size and scale count alike.
+    scale = {n: _mean_square([old[n] for old, _ in pairs]) or 1.0 for n in names}
     change, whole = [], []
     for old, new in pairs:
-        names = [n for n, a in old.items() if getattr(a, "dtype", np.dtype(bool)).kind == "f"]
         rows = max((len(old[n]) for n in names if old[n].ndim), default=1)
-        c, w = np.zeros(rows), np.zeros(rows)
-        for name in names:
-            a, b = old[name].astype(np.float64), new[name].astype(np.float64)
-            per_sample = a.ndim > 0 and len(a) == rows
-            scale = float((a**2).mean()) or 1.0  # outputs of different size and scale count alike
-            for total, values in ((c, (b - a) ** 2), (w, a**2)):
-                share = values.reshape(rows, -1).mean(axis=1) if per_sample else values.mean()
-                total += share / scale  # noqa: PLW2901 (adds in place)
-        change.append(c)
-        whole.append(w)
+        none = np.zeros(rows)
+        change.append(sum((_energy(_change(old[n], new[n]), rows) / scale[n] for n in names), none))
+        whole.append(sum((_energy(_finite(old[n]), rows) / scale[n] for n in names), none))
     c, w = np.concatenate(change), np.concatenate(whole)
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(c), (_RESAMPLES, len(c)))
@@ -102,3 +108,28 @@ def _relative(pairs: Sequence[tuple[dict[str, Array], dict[str, Array]]], seed: 
     low, high = np.quantile(draws, (0.025, 0.975))
     value = float(np.sqrt(c.sum() / max(w.sum(), 1e-300)))
     return Drop("relative_l2", value, (float(low), float(high)), len(c), None)
+
+
+def _mean_square(arrays: Sequence[Array]) -> float:
+    return float((np.concatenate([_finite(a).ravel() for a in arrays]) ** 2).mean())
+
+
+def _energy(values: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    """Mean square of every sample; of all at once where the output does not go by samples."""
+    if values.ndim and len(values) == rows:
+        return np.asarray((values.reshape(rows, -1) ** 2).mean(axis=1))
+    return np.full(rows, (values**2).mean())
+
+
+def _finite(array: Array) -> NDArray[np.float64]:
+    return np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _change(old: Array, new: Array) -> NDArray[np.float64]:
+    """Subtract; what was no number counts as unchanged, what has another shape now as lost."""
+    if new.shape != old.shape:
+        return _finite(old)
+    a, b = old.astype(np.float64), new.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        change = np.where((a == b) | np.isnan(a), 0.0, b - a)
+    return np.nan_to_num(change, nan=_LOST, posinf=_LOST, neginf=-_LOST)

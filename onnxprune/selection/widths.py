@@ -17,7 +17,8 @@ def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> li
     """List kept channel counts that leave every cut axis a multiple, widest first.
 
     An axis whose size is no multiple to begin with cannot be made one by this group alone when
-    it is shared; there, only the number of removed positions has to be a multiple.
+    it is shared; there, only the number of removed positions has to be a multiple. The axis that
+    counts heads is a batch axis of the attention's products and may keep any number.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> li
     for member in group.members:
         if member.axis in sizes:
             places = member.positions.shape[1]
+            if group.kind == "head" and places == 1:
+                continue
             needed = multiple // gcd(multiple, places)
             step = step * needed // gcd(step, needed)
     least = max(1, round(_NARROWEST * group.size))
