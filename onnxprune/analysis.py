@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from onnxprune.coupling import Coupling, couple
 from onnxprune.data.load import load_from_function, load_samples
@@ -14,7 +15,9 @@ from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_sha
 from onnxprune.data.synthetic import random_feed, synthetic_samples
 from onnxprune.errors import InputError
 from onnxprune.model.cost import CostModel
+from onnxprune.model.external import is_external
 from onnxprune.model.load import Model, load
+from onnxprune.model.tensors import from_array, iter_tensors, to_array
 from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
 from onnxprune.progress import Progress
@@ -24,6 +27,7 @@ from onnxprune.runtime.trace import Trace, trace
 
 __all__ = ["Analysis", "analyse", "read_samples"]
 
+_LARGEST = 1_900_000_000  # bytes; protobuf serializes no more than 2 GiB
 _DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -77,11 +81,6 @@ class Analysis:
         """Sizes that the dynamic axes were given."""
         return named_dims(self.specs, self.shapes)
 
-    @property
-    def base(self) -> Path:
-        """Folder that external data is relative to."""
-        return Path(self.model.path).parent
-
 
 def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     """Load a model, run it, and find what can be cut.
@@ -109,7 +108,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     samples, shapes = read_samples(model, specs, options)
     for note in () if samples.synthetic else samples.notes:
         progress.note(note)
-    view = build_view(model.proto, source.parent)
+    view = build_view(_embedded(model), source)
     rng = np.random.default_rng(options.seed)
 
     def feed(sizes: Shapes) -> Feeds:
@@ -133,6 +132,27 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
         coupling=coupling,
         probes=probes,
     )
+
+
+def _embedded(model: Model) -> onnx.ModelProto:
+    """Take external data into memory: sessions made of edited models have no folder to look in.
+
+    Raises
+    ------
+    InputError
+        If that is more than protobuf can hold.
+    """
+    if not any(is_external(tensor) for tensor in iter_tensors(model.proto)):
+        return model.proto
+    if model.bytes > _LARGEST:
+        msg = f"{model.path} holds {model.bytes / 1e9:.1f} GB; models over 1.9 GB cannot be cut yet"
+        raise InputError(msg)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in iter_tensors(proto):
+        if is_external(tensor):
+            tensor.CopyFrom(from_array(to_array(tensor, model.path), tensor))
+    return proto
 
 
 def read_samples(

@@ -218,13 +218,14 @@ def verify(
     recut = _recut(found, wanted)
     error = found.verifier.error(recut, keeps) if keeps else 0.0
     given = load(target)
-    differences = field_diff(recut, wanted.without_refit(given.proto, recut))
+    plain_cut = wanted.without_refit(given.proto, recut)
+    differences = field_diff(recut, plain_cut, bases=(source, target))
     return VerifyReport(
         str(source),
         str(target),
         error,
         len(found.probes),
-        not field_diff(recut, given.proto),
+        not field_diff(recut, given.proto, bases=(source, target)),
         differences,
         ok=error <= TOLERANCE and not differences,
     )
@@ -305,7 +306,7 @@ def _drop(
 ) -> Drop:
     clock.stage("certify")
     outputs = float_frontier(found.view, found.traces[0])
-    before, after = (Session(with_outputs(m, outputs)) for m in (found.model.proto, model))
+    before, after = (Session(with_outputs(m, outputs)) for m in (found.view.model, model))
     feeds = list(found.samples.feeds(splits.certify, _BATCH))
     scores = class_scores(found.view, found.traces[0])
     return measure_drop(before, after, feeds, scores, seed=options.seed)

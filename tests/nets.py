@@ -208,7 +208,7 @@ def digits(name: str, samples: int = 16) -> Analysis:
 
 def retraced(found: Analysis, model: onnx.ModelProto) -> Cost:
     """Count a cut model afresh, from its own shapes, at the sizes of the original's costs."""
-    view = build_view(model, found.base)
+    view = build_view(model, found.view.base)
     return CostModel(view, trace(view, found.stated_feed())).total
 
 

@@ -127,6 +127,7 @@ class TestArguments:
             threads=2,
             provider="EP",
             time_limit=7.5,
+            recover=False,
         )
         del keywords["progress"]
         assert keywords == {"save_plan": Path("p.json"), "dry_run": False, "force": True}
@@ -198,7 +199,6 @@ class TestUsageErrors:
             (["run", "in.onnx", "--macs", "0.5"], "OUT is missing"),
             ([*RUN, "more"], "unexpected extra argument"),
             ([*RUN, "--mac", "0.5"], "--macs"),
-            ([*RUN, "--recover"], "No such option: --recover"),
             ([*RUN, "--latency", "0.5"], "No such option: --latency"),
             ([*RUN, "--samples", "0"], "--samples"),
             ([*RUN, "--multiple-of", "0"], "--multiple-of"),

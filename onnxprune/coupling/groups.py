@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis, Contract, Positions
 from onnxprune.coupling.solver import Frozen, Solution
-from onnxprune.model.view import View
+from onnxprune.model.view import Node, View
 
 __all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
 
@@ -204,10 +204,23 @@ class _Context:
                     nodes.add(edge.node)
         return sorted(nodes)
 
+    def _passes(self, node: Node, values: set[str]) -> bool:
+        """Whether a weighted operator hands channels on instead of making them (depthwise)."""
+        summed = {
+            contract.axis.value for at, contract in self.collected.contracts if at == node.index
+        }
+        handed = set(node.inputs) & values - self.collected.constants
+        return bool(handed - summed)
+
     def group(self, members: Sequence[Member], read: bool) -> Group:
         values = {member.axis.value for member in members}
         makers = [self.view.by_index[index] for index in self._makers(values)]
-        weighted = [n for n in makers if n.op_type in (*_CONVOLUTIONS, "MatMul", "Gemm", "Gather")]
+        weighted = [
+            n
+            for n in makers
+            if n.op_type in (*_CONVOLUTIONS, "MatMul", "Gemm", "Gather")
+            and not self._passes(n, values)
+        ]
         first = (weighted or makers)[0]
         real = [m for m in members if "/" not in m.axis.value or m.axis in self.collected.sizes]
         made = set(first.outputs)

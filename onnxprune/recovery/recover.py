@@ -124,7 +124,7 @@ class _Judge:
     def __init__(self, found: Analysis, feeds: Sequence[Feeds]) -> None:
         self._feeds = feeds
         self._names = float_frontier(found.view, found.traces[0])
-        self._change = OutputChange(self._run(found.model.proto))
+        self._change = OutputChange(self._run(found.view.model))
 
     def error(self, model: onnx.ModelProto) -> float:
         vectors = [self._change.vector(n, out) for n, out in enumerate(self._run(model))]

@@ -88,6 +88,8 @@ def _joined(view: View, trace: Trace, collected: Collected, site: Site) -> Site:
     norm, value = None, site.output
     after = _only_reader(view, value)
     if after is not None and after.op_type == "BatchNormalization":
+        if not all(view.is_constant(v) for v in after.inputs[1:5]):
+            return site
         norm, value = after, after.outputs[0]
         after = _only_reader(view, value)
     if after is None or after.op_type != "Add":

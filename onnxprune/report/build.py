@@ -91,7 +91,7 @@ def report(
     -------
     Report
     """
-    view = build_view(recovered.model, found.base)
+    view = build_view(recovered.model, found.model.path)
     cost = CostModel(view, trace(view, found.stated_feed())).total
     before = _figures(found.costs.total, found.model.bytes, timed.latency_ms[0])
     size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)

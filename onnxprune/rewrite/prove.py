@@ -59,7 +59,7 @@ def prove(found: Analysis, removed: Sequence[Removal]) -> Proven:
         model, keeps, error, reason = _cut(found, good)
         if model is not None and error <= TOLERANCE:
             return Proven(model, keeps, tuple(good), error, guilty)
-        culprits = _culprits(found, good) or {good[-1][0].name: f"{reason} (only together)"}
+        culprits = _culprits(found, good) or _clash(found, good, reason)
         guilty |= culprits
         good = [r for r in good if r[0].name not in culprits]
 
@@ -92,3 +92,15 @@ def _culprits(found: Analysis, removed: Sequence[Removal]) -> dict[str, str]:
         return {removed[0][0].name: reason}
     middle = len(removed) // 2
     return _culprits(found, removed[:middle]) | _culprits(found, removed[middle:])
+
+
+def _clash(found: Analysis, removed: Sequence[Removal], reason: str) -> dict[str, str]:
+    """No group fails alone: name the one that completes the shortest failing row of groups."""
+    low, high = 1, len(removed)
+    while low < high:
+        middle = (low + high) // 2
+        if attempt(found, removed[:middle])[0] <= TOLERANCE:
+            low = middle + 1
+        else:
+            high = middle
+    return {removed[low - 1][0].name: f"{reason} (only together with others)"}

@@ -69,6 +69,7 @@ class Verifier:
     ) -> None:
         axes = [axis for axis in coupling.contracts if axis not in coupling.frozen]
         self._gated = gate(view, trace, coupling, axes)
+        self._names = [output.name for output in view.model.graph.output]
         self._outputs = float_frontier(view, trace)
         self._session = Session(with_outputs(self._gated.model, self._outputs))
         self._feeds = feeds
@@ -101,6 +102,8 @@ class Verifier:
         float
             Infinite if the cut model does not load, does not run, or has other outputs.
         """
+        if [o.name for o in model.graph.output] != self._names:
+            return float("inf")
         masks = self._gated.feeds(keeps)
         try:
             session = Session(with_outputs(model, self._outputs))

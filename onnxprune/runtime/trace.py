@@ -59,7 +59,7 @@ def trace(view: View, feed: Feeds, *, deadline: float | None = None) -> Trace:
     del model.graph.output[:]
     names = [value for node in view.nodes for value in node.outputs if value]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = Session(_with_data(model, view), optimize=False)
+    session = Session(model, optimize=False)
     found = session.run(feed, names, deadline=deadline)
     shapes = {name: tuple(np.shape(array)) for name, array in feed.items()}
     dtypes = {name: array.dtype for name, array in feed.items()}
@@ -76,11 +76,3 @@ def trace(view: View, feed: Feeds, *, deadline: float | None = None) -> Trace:
         if array.size <= _SMALL:
             values[name] = array
     return Trace(shapes, dtypes, values)
-
-
-def _with_data(model: onnx.ModelProto, view: View) -> onnx.ModelProto:
-    """Embed external tensors: a session made from bytes has no folder to look in."""
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(view.constant(tensor.name), tensor.name))
-    return model

@@ -22,6 +22,8 @@ PLAN = {
     "seed": 0,
     "dims": {"x": [1, 1, 8, 8], "scalar": []},
     "multiple_of": None,
+    "refitted": ["w"],
+    "added": [],
     "removed": [{"value": "w", "axis": 0, "positions": [1, 2], "initializer": True}],
     "groups": [
         {"name": "w", "kind": "filter", "before": 4, "after": 2, "exact": True, "removed": [1, 2]}

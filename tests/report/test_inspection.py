@@ -1,0 +1,134 @@
+"""Inspection: what can be cut, how much that covers, what stands in the way."""
+
+import numpy as np
+import pytest
+
+from onnxprune.progress import Silent
+from onnxprune.report import inspection
+from onnxprune.report.inspection import frozen_axes, inspect_groups
+from onnxprune.report.json import to_json, validate
+from tests import nets
+
+CUT = [n for n in nets.DATA if n not in {"digits_lstm", "digits_gru"}]
+
+
+def inspected(found, groups=None, *, verify=True):
+    groups = found.coupling.groups if groups is None else groups
+    return inspect_groups(found, groups, verify=verify, progress=Silent())
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_the_projects_models_can_be_cut_nearly_everywhere(name):
+    found = nets.digits(name)
+    report = inspected(found)
+    assert report.coverage.params >= 0.95
+    assert report.coverage.macs >= 0.95
+    assert report.groups
+    assert all(group.verified is True for group in report.groups)
+    assert report.warnings == []
+    validate(to_json(report), "onnxprune-inspect/1", name)
+
+
+def test_figures_and_members(tmp_path):
+    found = nets.look(nets.residual(), tmp_path)
+    report = inspected(found)
+    assert (report.opset, report.dims) == (17, {"N": 1})
+    assert report.macs == 36 * 9 * (3 * 8 + 8 * 6 + 6 * 8) + 32
+    assert report.params == 8 * 27 + 8 + 6 * 72 + 6 + 8 * 54 + 8 + 32 + 4
+    assert report.bytes == found.model.path.stat().st_size
+    inner = next(g for g in report.groups if g.name == "Conv_2")
+    assert (inner.kind, inner.channels, inner.exact) == ("filter", 6, True)
+    assert inner.params == 6 * 72 + 6 + 8 * 54
+    assert inner.macs == 36 * 9 * 2 * 48
+    assert ("w2", 0, 1) in inner.members
+    assert ("w4", 1, 1) in inner.members
+
+
+def test_places_per_channel_are_told(tmp_path):
+    found = nets.look(nets.concat(), tmp_path)
+    group = next(g for g in inspected(found).groups if g.name == "Conv_5")
+    assert ("w6", 0, 36) in group.members
+
+
+@pytest.mark.parametrize(("name", "op"), [("digits_lstm", "LSTM"), ("digits_gru", "GRU")])
+def test_recurrent_layers_are_named_as_what_freezes(name, op):
+    found = nets.digits(name)
+    report = inspected(found)
+    assert report.coverage.params < 0.5
+    blamed = [f for f in report.frozen if f.op == op]
+    assert blamed
+    assert all(f"no rule for {op}" in f.reason for f in blamed)
+    assert all("rule" in f.unlock for f in blamed)
+    assert all(any(n.name == f.node for n in found.view.nodes) for f in blamed)
+    validate(to_json(report), "onnxprune-inspect/1", name)
+
+
+def test_the_interface_is_frozen_and_says_so(tmp_path):
+    found = nets.look(nets.mlp(8, 6, 3), tmp_path)
+    frozen = {(f.value, f.axis): f for f in frozen_axes(found)}
+    assert frozen.keys() == {("w0", 0), ("w2", 1)}
+    assert "graph input (x, axis 1)" in frozen["w0", 0].reason
+    assert "graph output (v2, axis 1)" in frozen["w2", 1].reason
+    assert "other programs" in frozen["w0", 0].unlock
+
+
+def test_a_group_that_fails_does_not_count(tmp_path, monkeypatch):
+    found = nets.look(nets.mlp(8, 6, 5, 3), tmp_path)
+    real = inspection.attempt
+
+    def attempt(found, removed):
+        return (
+            (0.5, "differs from its reference")
+            if removed[0][0].name == "Gemm_2"
+            else real(found, removed)
+        )
+
+    monkeypatch.setattr(inspection, "attempt", attempt)
+    report = inspected(found)
+    assert [g.verified for g in report.groups] == [True, False]
+    assert report.warnings == ["Gemm_2 cannot be cut: differs from its reference"]
+    sizes = np.array([48, 30, 15])
+    assert report.coverage.params == pytest.approx(sizes[:2].sum() / sizes.sum())
+    assert report.coverage.macs == pytest.approx(sizes[:2].sum() / sizes.sum())
+
+
+def test_without_verification_every_group_counts(tmp_path, monkeypatch):
+    found = nets.look(nets.mlp(8, 6, 5, 3), tmp_path)
+    monkeypatch.setattr(inspection, "attempt", lambda *_: 1 / 0)
+    report = inspected(found, verify=False)
+    assert [g.verified for g in report.groups] == [None, None]
+    assert report.coverage.params == 1.0
+    validate(to_json(report), "onnxprune-inspect/1", "it")
+
+
+def test_inexact_groups_are_counted_apart(tmp_path):
+    report = inspected(nets.look(nets.averaged(), tmp_path))
+    assert (report.coverage.params, report.coverage.exact_params) == (1.0, 0.0)
+    assert (report.coverage.macs, report.coverage.exact_macs) == (1.0, 0.0)
+
+
+def test_excluded_groups_do_not_count(tmp_path):
+    found = nets.look(nets.mlp(8, 6, 5, 3), tmp_path)
+    report = inspected(found, found.coupling.groups[:1])
+    assert [g.name for g in report.groups] == ["Gemm_0"]
+    assert report.coverage.params < 1.0
+
+
+def test_a_model_without_weights_covers_nothing(tmp_path):
+    net = nets.Net()
+    found = nets.look(net.model({"x": ("N", 4)}, net.op("Relu", "x")), tmp_path)
+    report = inspected(found)
+    assert (report.groups, report.frozen) == ([], [])
+    assert report.coverage.params == report.coverage.macs == 0.0
+
+
+def test_obstacles_name_the_operator():
+    line = inspection.obstacles(nets.digits("digits_lstm"))
+    assert "LSTM" in line
+    assert "\n" not in line
+
+
+def test_obstacles_of_a_model_without_any(tmp_path):
+    net = nets.Net()
+    found = nets.look(net.model({"x": ("N", 4)}, net.op("Relu", "x")), tmp_path)
+    assert inspection.obstacles(found) == "no axis is frozen"

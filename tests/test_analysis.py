@@ -1,0 +1,145 @@
+"""The look at a model: sizes, traces, probes; models and data that cannot be used."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.analysis import analyse, read_samples
+from onnxprune.data.specs import input_specs
+from onnxprune.errors import InputError, UsageError
+from onnxprune.model.load import load
+from onnxprune.options import Options
+from onnxprune.progress import Silent
+from tests import nets
+
+
+class Listener(Silent):
+    """Remembers what the stages say."""
+
+    def __init__(self):
+        self.stages, self.notes = [], []
+
+    def stage(self, name):
+        self.stages.append(name)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_dynamic_axes_are_seen_at_several_sizes_and_stated_at_one(tmp_path):
+    found = nets.look(nets.residual(), tmp_path)
+    assert found.shapes == {"x": (1, 3, 6, 6)}
+    assert found.dims == {"N": 1}
+    assert len({t.shapes["x"] for t in found.traces}) == 2
+    assert all(t.shapes["x"][0] > 1 for t in found.traces), "a batch of one looks like a broadcast"
+    assert len(found.probes) == 2
+    assert all(len(probe["x"]) > 1 for probe in found.probes)
+    assert found.costs.total.macs == 36 * 9 * (3 * 8 + 8 * 6 + 6 * 8) + 32
+
+
+def test_fixed_sizes_are_traced_once_and_probed_twice(tmp_path):
+    net = nets.Net()
+    y = net.op("Gemm", net.op("Gemm", "x", net.weight(8, 6)), net.weight(6, 3))
+    found = nets.look(net.model({"x": (1, 8)}, y), tmp_path)
+    assert [t.shapes["x"] for t in found.traces] == [(1, 8)]
+    assert len(found.probes) == 2
+    assert not np.array_equal(found.probes[0]["x"], found.probes[1]["x"])
+    assert found.dims == {}
+
+
+def test_sizes_that_only_work_as_asked_do_no_harm(tmp_path):
+    """The model declares any batch but runs on one sample only."""
+    net = nets.Net()
+    y = net.op("Gemm", net.op("Gemm", "x", net.weight(8, 6)), net.weight(6, 3))
+    y = net.op("Reshape", y, net.const(np.array([3])))
+    found = nets.look(net.model({"x": ("N", 8)}, y), tmp_path)
+    assert [t.shapes["x"] for t in found.traces] == [(1, 8)]
+    assert len(found.coupling.groups) == 1
+
+
+def test_the_user_states_the_sizes(tmp_path):
+    asked = nets.look(nets.residual(), tmp_path, dims={"N": 4})
+    assert asked.shapes == {"x": (4, 3, 6, 6)}
+    shaped = nets.look(nets.residual(), tmp_path, input_shapes={"x": (4, 3, 6, 6)})
+    assert asked.costs.total == shaped.costs.total
+    assert asked.costs.total.macs == 4 * nets.look(nets.residual(), tmp_path).costs.total.macs
+    assert asked.stated_feed()["x"].shape == (4, 3, 6, 6)
+
+
+def test_a_real_sample_is_stated_where_it_has_the_size():
+    found = nets.digits("digits_resnet")
+    feed = found.stated_feed()
+    np.testing.assert_array_equal(feed["input"], found.samples.entries[0]["input"])
+    assert not found.samples.synthetic
+
+
+def test_the_same_seed_sees_the_same(tmp_path):
+    first, again, other = (nets.look(nets.residual(), tmp_path, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first.probes[0]["x"], again.probes[0]["x"])
+    assert not np.array_equal(first.probes[0]["x"], other.probes[0]["x"])
+
+
+def test_synthetic_samples_are_marked_and_bounded(tmp_path):
+    assert nets.look(nets.residual(), tmp_path, samples=5).samples.synthetic
+    assert len(nets.look(nets.residual(), tmp_path, samples=5).samples) == 5
+    assert len(nets.look(nets.residual(), tmp_path, samples=500).samples) == 64
+
+
+def test_stages_and_notes_are_told(tmp_path):
+    onnx.save(nets.mlp(8, 6, 3), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((9, 8), np.float32), labels=np.arange(9))
+    listener = Listener()
+    analyse(tmp_path / "m.onnx", Options(data=tmp_path / "d.npz"), listener)
+    assert listener.stages == ["load", "couple"]
+    assert any("labels" in note for note in listener.notes)
+
+
+def test_samples_come_from_a_function_of_the_users(tmp_path):
+    onnx.save(nets.mlp(8, 6, 3), tmp_path / "m.onnx")
+    (tmp_path / "l.py").write_text(
+        "import numpy as np\n"
+        "def feeds():\n"
+        "    for i in range(7):\n"
+        "        yield {'x': np.full((1, 8), i, np.float32)}\n"
+    )
+    model = load(tmp_path / "m.onnx")
+    specs = input_specs(model.proto)
+    options = Options(loader=f"{tmp_path / 'l.py'}:feeds", samples=4)
+    samples, shapes = read_samples(model, specs, options)
+    assert len(samples) == 4
+    assert not samples.synthetic
+    assert shapes == {"x": (1, 8)}
+
+
+def test_a_model_that_does_not_run_is_rejected(tmp_path):
+    net = nets.Net()
+    y = net.op("Reshape", "x", net.const(np.array([7, 7])))
+    with pytest.raises(InputError, match=r"model\.onnx: onnxruntime cannot run this model") as e:
+        nets.look(net.model({"x": ("N", 8)}, y), tmp_path)
+    assert "\n" not in str(e.value)
+
+
+def test_a_model_that_does_not_load_in_onnxruntime_is_rejected(tmp_path):
+    net = nets.Net()
+    with pytest.raises(InputError, match="onnxruntime cannot run this model"):
+        nets.look(net.model({"x": ("N", 8)}, net.op("NoSuchOperator", "x")), tmp_path)
+
+
+def test_unknown_names_are_the_users_mistake(tmp_path):
+    with pytest.raises(UsageError, match="'M'"):
+        nets.look(nets.residual(), tmp_path, dims={"M": 3})
+    with pytest.raises(UsageError, match="'y'"):
+        nets.look(nets.residual(), tmp_path, input_shapes={"y": (1, 3, 6, 6)})
+
+
+def test_data_of_another_model_is_rejected(tmp_path):
+    np.savez(tmp_path / "d.npz", z=np.ones((9, 8), np.float32))
+    with pytest.raises(InputError, match="'x'"):
+        nets.look(nets.mlp(8, 6, 3), tmp_path, data=tmp_path / "d.npz")
+
+
+def test_external_data_is_seen(tmp_path):
+    onnx.save(nets.mlp(8, 64, 3), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    found = analyse(tmp_path / "m.onnx", Options(macs=0.5, samples=8), Silent())
+    assert found.view.constant("w0").shape == (8, 64)
+    assert [g.size for g in found.coupling.groups] == [64]
