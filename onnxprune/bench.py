@@ -91,10 +91,9 @@ def measure(
 ) -> BenchReport:
     """Time one model, or two against each other on the same inputs.
 
-    A round makes one fresh session per model, in random order, warms them up (10 runs and 200 ms)
-    and times runs in ABBA or BAAB order by chance. Where a round is too slow for its share of the
-    time limit, the warm-up is cut to a quarter of the share, then the timed runs to what is left
-    (of either at least one), then the rounds (at least two); ``warnings`` says each.
+    A round makes fresh sessions in random order, warms them up (10 runs and 200 ms) and times runs
+    in ABBA or BAAB order by chance. A round too slow for its share of the time limit cuts its
+    warm-up, then its timed runs, then the number of rounds; ``warnings`` says each.
 
     Parameters
     ----------
@@ -113,9 +112,7 @@ def measure(
     seed : int
         Of the orders.
     min_runs : int
-        Timed readings of each model in each round, if the time limit allows.
-    time_limit : float, optional
-        Seconds for everything; the two rounds that an interval needs may exceed it.
+        Timed readings per model and round, if the time limit (seconds for everything) allows.
     dims : mapping of str to int, optional
         Sizes of the dynamic dimensions, for the report.
     progress : Progress, optional
@@ -126,30 +123,36 @@ def measure(
 
     Raises
     ------
-    RunFailedError, UsageError
-        As :class:`Session`: a model does not load or run, the provider is not there.
-    ValueError
-        If there are no inputs, not one or two named models, or fewer than two pairs.
+    RunFailedError, UsageError, ValueError
+        If a model does not run, the provider is not there, or the arguments make no sense.
     """
     if len(models) not in {1, 2} or len(names) != len(models) or not feeds or pairs < LEAST_PAIRS:
         msg = "measure needs one or two named models, at least one feed and two pairs"
         raise ValueError(msg)
     machine = _machine(threads, provider)
+    stopwatch = _Stopwatch(models, feeds, provider, min_runs, np.random.default_rng(seed))
+    rounds = _rounds(stopwatch, threads, pairs, time_limit, progress or Silent())
+    return summarize(
+        rounds, names=names, threads=threads, provider=provider, pairs=pairs, min_runs=min_runs,
+        dims=dims or {}, machine=machine,
+    )  # fmt: skip
+
+
+def _rounds(
+    stopwatch: "_Stopwatch", threads: int, pairs: int, time_limit: float | None, progress: Progress
+) -> list[Round]:
+    """Run rounds until they say enough, or the time is up."""
     start = time.perf_counter()
     share = math.inf if time_limit is None else time_limit / pairs
-    stopwatch = _Stopwatch(models, feeds, provider, min_runs, np.random.default_rng(seed))
     rounds: list[Round] = []
-    for _ in (progress or Silent()).track(range(2 * pairs), pairs, "session pairs"):
+    for _ in progress.track(range(2 * pairs), pairs, "session pairs"):
         begin = time.perf_counter()
         rounds.append(_round(stopwatch, threads, share))
         now = time.perf_counter()
         late = time_limit is not None and now - start + (now - begin) > time_limit
         if len(rounds) >= LEAST_PAIRS and (late or _enough(rounds, pairs)):
             break
-    return summarize(
-        rounds, names=names, threads=threads, provider=provider, pairs=pairs, min_runs=min_runs,
-        dims=dims or {}, machine=machine,
-    )  # fmt: skip
+    return rounds
 
 
 def estimate(logs: NDArray[np.float64]) -> Estimate:

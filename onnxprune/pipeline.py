@@ -29,7 +29,7 @@ from onnxprune.runtime.session import RunFailedError, Session, with_outputs
 from onnxprune.selection.budget import budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
 from onnxprune.selection.select import measure_groups
-from onnxprune.selection.settle import candidates, settle
+from onnxprune.selection.settle import Settled, candidates, settle
 from onnxprune.selection.widths import excluded
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
@@ -95,16 +95,7 @@ def run(
         write(recovered.model, target, source=found.model)
         report = replace(report, target=str(target))
     if save_plan is not None:
-        plan = make_plan(
-            found,
-            settled.proven.removed,
-            settled.proven.keeps,
-            seed=options.seed,
-            multiple_of=settled.selection.multiple_of,
-            refitted=recovered.refitted,
-            added=recovered.added,
-        )
-        write_text(save_plan, plan.text())
+        write_text(save_plan, _plan(found, settled, recovered, options).text())
     return replace(report, seconds=clock.seconds())
 
 
@@ -269,6 +260,18 @@ def bench(
         paths = " or ".join(str(m.path) for m in models)
         msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
         raise InputError(msg) from error
+
+
+def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Options) -> Plan:
+    return make_plan(
+        found,
+        settled.proven.removed,
+        settled.proven.keeps,
+        seed=options.seed,
+        multiple_of=settled.selection.multiple_of,
+        refitted=recovered.refitted,
+        added=recovered.added,
+    )
 
 
 def _recovered(

@@ -149,8 +149,15 @@ def make_plan(
     -------
     Plan
     """
-    gone = {group.name: list(map(int, channels)) for group, channels in removed}
-    constants = found.view.uses
+    cuts = [
+        {
+            "value": axis.value,
+            "axis": axis.axis,
+            "initializer": axis.value in found.view.uses,
+            "positions": np.flatnonzero(~mask).tolist(),
+        }
+        for axis, mask in sorted(keeps.items())
+    ]
     return Plan(
         {
             "format": FORMAT,
@@ -161,29 +168,21 @@ def make_plan(
             "multiple_of": multiple_of,
             "refitted": list(refitted),
             "added": list(added),
-            "removed": [
-                {
-                    "value": axis.value,
-                    "axis": axis.axis,
-                    "initializer": axis.value in constants,
-                    "positions": np.flatnonzero(~mask).tolist(),
-                }
-                for axis, mask in sorted(keeps.items())
-            ],
-            "groups": [
-                {
-                    "name": g.name,
-                    "kind": g.kind,
-                    "before": g.size,
-                    "after": g.size - len(gone[g.name]),
-                    "exact": g.exact,
-                    "removed": gone[g.name],
-                }
-                for g in found.coupling.groups
-                if gone.get(g.name)
-            ],
+            "removed": cuts,
+            "groups": [_entry(group, list(map(int, gone))) for group, gone in removed],
         }
     )
+
+
+def _entry(group: Group, gone: list[int]) -> dict[str, object]:
+    return {
+        "name": group.name,
+        "kind": group.kind,
+        "before": group.size,
+        "after": group.size - len(gone),
+        "exact": group.exact,
+        "removed": gone,
+    }
 
 
 def load_plan(path: Path, model: Model) -> Plan:

@@ -384,9 +384,7 @@ class TestMeasureForReal:
         validate(to_json(found), "onnxprune-bench/1", "measure")
 
     def test_one_model_as_bytes(self):
-        found = measure(
-            [model().SerializeToString()], [FEED], names=["a"], pairs=2, time_limit=0.2
-        )
+        found = measure([model().SerializeToString()], [FEED], names=["a"], pairs=2, time_limit=0.2)
         assert (len(found.latency_ms), found.verdict) == (1, None)
         validate(to_json(found), "onnxprune-bench/1", "measure")
 

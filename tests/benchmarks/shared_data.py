@@ -17,7 +17,7 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 @dataclass(frozen=True)
 class Network:
-    """A network with inputs to calibrate on, and others, with labels where there are any, to score."""
+    """A network, inputs to calibrate on, and others (labelled where possible) to score."""
 
     path: Path
     calibration: Callable[[], Inputs]

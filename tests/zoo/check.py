@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(row)
         print(
             f"{row.name:34} {row.nodes:5} {row.groups:6} {row.failed:4} {row.params:6.1%} "
-            f"{row.macs:5.0%} {row.exact:5.0%} {row.together:9.1e} {'same' if row.empty else 'DIFF'} "
+            f"{row.macs:5.0%} {row.exact:5.0%} {row.together:9.1e} "
+            f"{'same' if row.empty else 'DIFF'} "
             f"{row.seconds:7.1f}  {row.note}",
             flush=True,
         )
@@ -111,7 +112,8 @@ def summarise(rows: Sequence[Row]) -> int:
     covered = sum(share >= 0.95 for share in best.values())
     broken = [r.name for r in rows if r.failed or r.together > TOLERANCE or not r.empty]
     print(
-        f"\n{len(rows)} files, {len(best)} architectures; {covered} with parameter coverage >= 95 %; "
+        f"\n{len(rows)} files, {len(best)} architectures; "
+        f"{covered} with parameter coverage >= 95 %; "
         f"{sum(r.groups for r in rows)} groups cut, {sum(r.failed for r in rows)} could not be; "
         f"files with a failing cut: {', '.join(broken) or 'none'}"
     )
