@@ -169,7 +169,7 @@ def make_plan(
             "refitted": list(refitted),
             "added": list(added),
             "removed": cuts,
-            "groups": [_entry(group, list(map(int, gone))) for group, gone in removed],
+            "groups": [_entry(g, list(map(int, gone))) for g, gone in removed if len(gone)],
         }
     )
 
