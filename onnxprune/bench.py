@@ -109,10 +109,8 @@ def measure(
         Execution provider; CPU time is read only from onnxruntime's own CPU provider.
     pairs : int
         Rounds, at least two; up to twice as many while the interval is wider than +-2 %.
-    seed : int
-        Of the orders.
-    min_runs : int
-        Timed readings per model and round, if the time limit (seconds for everything) allows.
+    seed, min_runs : int
+        Of the orders; timed readings per model and round, if the time limit (seconds) allows.
     dims : mapping of str to int, optional
         Sizes of the dynamic dimensions, for the report.
     progress : Progress, optional

@@ -18,6 +18,7 @@ __all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
 
 Kind = Literal["filter", "neuron", "head", "head_dim", "unit", "stream", "expert", "conv_group"]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class _Context:
         weighted = [
             n
             for n in makers
-            if n.op_type in (*_CONVOLUTIONS, "MatMul", "Gemm", "Gather")
+            if n.op_type in (*_CONVOLUTIONS, *_RECURRENT, "MatMul", "Gemm", "Gather")
             and not self._passes(n, values)
         ]
         first = (weighted or makers)[0]
@@ -238,6 +239,8 @@ class _Context:
 def _kind(makers: Sequence[str], first: Member, read: bool) -> Kind:
     convolution = bool(makers) and makers[0] in _CONVOLUTIONS
     places = first.positions
+    if makers and makers[0] in _RECURRENT:
+        return "unit"
     if read and places.shape[1] > 1:
         consecutive = _longest_run(places[0]) > 2
         if convolution:

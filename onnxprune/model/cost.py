@@ -110,34 +110,32 @@ def _constant_terms(view: View) -> Iterator[Term]:
 def _mac_terms(view: View, trace: Trace) -> Iterator[Term]:
     for node in view.nodes:
         if node.domain == "" and all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v):
-            macs, axes = _macs(node, trace)
-            if macs:
+            for macs, axes in _macs(node, trace):
                 yield Term(node.name, Cost(0, macs, 0), axes)
 
 
-def _macs(node: Node, trace: Trace) -> tuple[int, tuple[Axis, ...]]:
+def _macs(node: Node, trace: Trace) -> Iterator[tuple[int, tuple[Axis, ...]]]:
     """Count a node's multiply-accumulates, and name the axes they are a product of."""
     shapes = [trace.shapes.get(value, ()) for value in node.inputs]
     match node.op_type:
         case "Conv" | "ConvTranspose":
             places = trace.shapes[node.outputs[0]] if node.op_type == "Conv" else shapes[0]
             weight = node.inputs[1]
-            return places[0] * prod(places[2:]) * prod(shapes[1]), (
-                Axis(weight, 0),
-                Axis(weight, 1),
-            )
+            macs = places[0] * prod(places[2:]) * prod(shapes[1])
+            yield macs, (Axis(weight, 0), Axis(weight, 1))
         case "MatMul" | "Gemm":
             y = node.outputs[0]
             inner = len(shapes[0]) - 1 if not node.attributes.get("transA") else 0
             out = trace.shapes[y]
             axes = (*(Axis(y, i) for i in range(len(out))), Axis(node.inputs[0], inner))
-            return prod(out) * shapes[0][inner], axes
+            yield prod(out) * shapes[0][inner], axes
         case "Einsum":
-            return _einsum(node, shapes)
+            yield _einsum(node, shapes)
         case "LSTM" | "GRU" | "RNN":
             steps, batch = shapes[0][:2]
-            return steps * batch * (prod(shapes[1]) + prod(shapes[2])), ()
-    return 0, ()
+            for slot in (1, 2):  # the input's and the recurrence's products
+                axes = (Axis(node.inputs[slot], 1), Axis(node.inputs[slot], 2))
+                yield steps * batch * prod(shapes[slot]), axes
 
 
 def _einsum(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, tuple[Axis, ...]]:

@@ -281,6 +281,10 @@ def _pad(site: Site) -> None:
         site.parameters[1] = pads
 
 
+def _recurrent(site: Site) -> None:
+    site.attributes["hidden_size"] = site.kept(site.node.inputs[2], 2)
+
+
 def _group_norm(site: Site) -> None:
     groups = site.node.attributes["num_groups"]
     x = site.node.inputs[0]
@@ -295,6 +299,9 @@ _REPAIRS: dict[str, Repair] = {
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
     "ConvTranspose": _conv,
+    "GRU": _recurrent,
+    "LSTM": _recurrent,
+    "RNN": _recurrent,
     "Expand": _reshape,
     "Gather": _gather,
     "GroupNormalization": _group_norm,

@@ -3,6 +3,7 @@
 from tests.coupling import (
     cases_elementwise,
     cases_movement,
+    cases_recurrent,
     cases_reduction,
     cases_weighted,
 )
@@ -12,4 +13,5 @@ CASES = [
     *cases_weighted.CASES,
     *cases_movement.CASES,
     *cases_reduction.CASES,
+    *cases_recurrent.CASES,
 ]

@@ -161,19 +161,29 @@ def take(name: str, array: Array, keeps: Keeps) -> Array:
 def masked_run(
     bench: Bench, keeps: Keeps, run: Callable[[onnx.ModelProto, Feeds], list[Array]]
 ) -> list[Array]:
-    """Run the original with removed positions of contracted axes masked."""
+    """Run the original with removed positions of contracted axes masked, weights included."""
     feed, scale = dict(bench.feed), 1.0
+    weights = {name: bench.view.constant(name) for name in bench.view.uses}
     for axis, mask in keeps.items():
         for _, contract in bench.coupling.contracts.get(axis, ()):
             if contract.how == "norm":
                 return [_layer_norm(bench, keeps)]
-            shape = [-1 if i == axis.axis else 1 for i in range(feed[axis.value].ndim)]
-            zero = np.zeros((), feed[axis.value].dtype)
-            feed[axis.value] = np.where(mask.reshape(shape), feed[axis.value], zero)
+            held = feed if axis.value in feed else weights
+            array = held[axis.value]
+            shape = [-1 if i == axis.axis else 1 for i in range(array.ndim)]
+            held[axis.value] = np.where(mask.reshape(shape), array, np.zeros((), array.dtype))
             if contract.how == "mean":
                 scale *= len(mask) / mask.sum()
-    outputs = run(bench.view.model, feed)
+    outputs = run(_with_weights(bench.view.model, weights), feed)
     return outputs if scale == 1.0 else [(o * scale).astype(o.dtype) for o in outputs]
+
+
+def _with_weights(model: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+    return copy
 
 
 def _layer_norm(bench: Bench, keeps: Keeps) -> Array:

@@ -11,6 +11,7 @@ from onnxprune.coupling.rules import (
     normalization,
     pointwise,
     pooling,
+    recurrent,
     reduction,
 )
 from onnxprune.coupling.rules._registry import Op, Rule, Tensor, lookup, registered, rule
@@ -26,6 +27,7 @@ __all__ = [
     "normalization",
     "pointwise",
     "pooling",
+    "recurrent",
     "reduction",
     "registered",
     "rule",
