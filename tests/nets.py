@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.analysis import Analysis, analyse
@@ -163,6 +165,13 @@ def mlp(*sizes: int, seed: int = 6) -> onnx.ModelProto:
     return net.model({"x": ("N", sizes[0])}, y)
 
 
+def gated() -> onnx.ModelProto:
+    """Two layers with a Softmax between them, which lets no neuron go."""
+    net = Net(11)
+    hidden = net.op("Softmax", net.linear("x", 8, 6), axis=-1)
+    return net.model({"x": ("N", 8)}, net.linear(hidden, 6, 3))
+
+
 def branching() -> onnx.ModelProto:
     """Downstream of the channels lies an If, whose bodies read an outer value."""
     net = Net(7)
@@ -204,6 +213,15 @@ def digits(name: str, samples: int = 16) -> Analysis:
     """Analyse one of the project's own models on some of its own data."""
     options = Options(data=MODELS / f"{DATA[name]}.npz", macs=0.5, samples=samples)
     return analyse(MODELS / f"{name}.onnx", options, Silent())
+
+
+def forget_rule(monkeypatch: pytest.MonkeyPatch, op_type: str) -> None:
+    """Make an operator one that nobody has written a rule for."""
+    collect = import_module("onnxprune.coupling.collect")
+    known = collect.lookup
+    monkeypatch.setattr(
+        collect, "lookup", lambda domain, op: None if op == op_type else known(domain, op)
+    )
 
 
 def retraced(found: Analysis, model: onnx.ModelProto) -> Cost:

@@ -333,11 +333,12 @@ class TestNothingToGain:
         return str(refusal.value)
 
     @pytest.mark.parametrize(("name", "op"), [("digits_lstm", "LSTM"), ("digits_gru", "GRU")])
-    def test_recurrent_models_name_the_operator(self, name, op, tmp_path):
+    def test_operators_without_a_rule_are_named(self, name, op, tmp_path, monkeypatch):
+        nets.forget_rule(monkeypatch, op)
         options = replace(QUICK, data=nets.MODELS / "digits_rows.npz")
         message = self.refused(nets.MODELS / f"{name}.onnx", tmp_path, options)
         assert "nothing to cut" in message
-        assert op in message
+        assert f"no rule for {op}" in message
 
     def test_out_of_reach_names_the_nearest(self, tmp_path):
         message = self.refused(RESNET, tmp_path, replace(QUICK, macs=0.001))
@@ -433,7 +434,8 @@ class TestFailingProof:
 @pytest.mark.usefixtures("untimed")
 class TestKindsOfModels:
     @pytest.mark.parametrize(
-        ("name", "ratio"), [("digits_mobile", 0.6), ("digits_vit", 0.6), ("digits_keras", 0.5)]
+        ("name", "ratio"),
+        [("digits_mobile", 0.6), ("digits_vit", 0.6), ("digits_keras", 0.5), ("digits_gru", 0.5)],
     )
     def test_the_projects_other_models(self, name, ratio, tmp_path):
         data = nets.MODELS / f"{nets.DATA[name]}.npz"
@@ -515,7 +517,8 @@ class TestInspect:
         assert not any(g.name.startswith("/6/") for g in report.groups)
         assert all(g.verified is None for g in report.groups)
 
-    def test_the_lstm_says_why(self):
+    def test_what_has_no_rule_says_why(self, monkeypatch):
+        nets.forget_rule(monkeypatch, "LSTM")
         report = pipeline.inspect(
             nets.MODELS / "digits_lstm.onnx", Options(data=nets.MODELS / "digits_rows.npz")
         )

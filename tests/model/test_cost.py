@@ -162,7 +162,7 @@ def test_fractions():
     assert fractions(masks) == {Axis("a", 0): 0.5}
 
 
-@pytest.mark.parametrize("name", [n for n in nets.DATA if "lstm" not in n and "gru" not in n])
+@pytest.mark.parametrize("name", nets.DATA)
 def test_saving_of_every_group_is_that_of_the_cut_model(name):
     found = nets.digits(name)
     assert_savings(found)

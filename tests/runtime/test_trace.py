@@ -68,14 +68,6 @@ def test_values_that_are_no_tensors_have_no_shape(tmp_path):
     assert found.shapes[y] == (4, 3, 6, 6)
 
 
-def test_external_data_is_found(tmp_path):
-    model = nets.mlp(64, 64, 3)
-    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
-    loose = onnx.load(tmp_path / "m.onnx", load_external_data=False)
-    found = seen(loose, {"x": np.ones((2, 64), np.float32)}, tmp_path)
-    assert found.shapes["v2"] == (2, 3)
-
-
 def test_a_model_that_does_not_run(tmp_path):
     with pytest.raises(RunFailedError):
         seen(nets.mlp(8, 3), {"x": np.ones((2, 9), np.float32)}, tmp_path)

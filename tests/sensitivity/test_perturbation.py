@@ -38,7 +38,9 @@ def test_every_channel_equals_zeroed_initializers(make, tmp_path):
         assert_exact(found, group, measured.groups[group.name], given.fit, range(group.size))
 
 
-@pytest.mark.parametrize(("name", "step"), [("digits_resnet", 1), ("digits_mobile", 2)])
+@pytest.mark.parametrize(
+    ("name", "step"), [("digits_resnet", 1), ("digits_mobile", 2), ("digits_lstm", 4)]
+)
 def test_real_networks_equal_zeroed_initializers(name, step):
     found = nets.digits(name)
     given = naive.batches(found)
