@@ -1,7 +1,6 @@
 """A trace tells the truth about shapes, whatever the file declares."""
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
