@@ -58,6 +58,14 @@ def test_integer_arithmetic_on_constants_is_derived_float_weights_are_not(tmp_pa
     assert derived(net, tmp_path, y, shape=(2, 3, 6, 3)) == {"Concat"}
 
 
+def test_integers_of_three_axes_are_data(tmp_path):
+    """Token ids or masks, not a list of sizes."""
+    net = nets.Net()
+    block = net.op("Reshape", net.op("Shape", "x"), net.const(np.array([2, 1, 2])))
+    y = net.op("ReduceSum", net.op("Cast", block, to=TensorProto.FLOAT), keepdims=0)
+    assert derived(net, tmp_path, y) == {"Shape"}
+
+
 def test_large_integer_tables_are_data(tmp_path):
     net = nets.Net()
     shape = net.op("Concat", net.op("Shape", "x"), net.const(np.array([4])), axis=0)
