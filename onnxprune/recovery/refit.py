@@ -16,12 +16,12 @@ from onnx import numpy_helper
 
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis
+from onnxprune.layers.rows import Places, input_rows, output_rows, places_of, weight_matrix
+from onnxprune.layers.sites import Site, affine_of, find_sites
 from onnxprune.model.tensors import to_array
 from onnxprune.model.view import Edge, View
 from onnxprune.progress import Progress
-from onnxprune.recovery.patches import Places, choose_places, conv_rows, output_rows
 from onnxprune.recovery.ridge import Moments, solve
-from onnxprune.recovery.sites import Site, affine_of, find_sites
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -29,7 +29,6 @@ from onnxprune.runtime.trace import Trace
 __all__ = ["Refit", "refit"]
 
 Array = NDArray[np.generic]
-_PLACES = 64  # output positions per sample
 _FOLDS = 4
 _WIDEST = 2400  # D beyond which a layer keeps its weights: the solve takes D^3
 _SAME = 1e-8  # relative error below which a layer has nothing to mend
@@ -67,7 +66,7 @@ class _Sweep:
         weight = self.read(site.weight)
         if weight is None or not self.own(site.weight):
             return
-        matrix = _matrix(site, weight)
+        matrix = weight_matrix(site, weight)
         if matrix is None or matrix.shape[0] > _WIDEST:
             return
         moments = self.moments(site, weight, targets, places)
@@ -91,10 +90,10 @@ class _Sweep:
         moments = Moments(_FOLDS)
         for number, feed in enumerate(self.feeds):
             found = {**feed, **(session.run(feed, inner) if session else {})}
-            rows = _rows(site, found[site.source], weight, places)
+            rows = input_rows(site, found[site.source], weight, places)
             goal = targets[number]
             if site.skip is not None:
-                goal = goal - _outputs(found[site.skip], places)
+                goal = goal - output_rows(found[site.skip], places)
                 if site.norm is not None:
                     scale, shift = affine_of(self.view, site.norm)
                     mask = self.mask(site.norm.outputs[0], 1)
@@ -181,7 +180,7 @@ def refit(
     sweep = _Sweep(view, trace, student, keeps, feeds)
     sites = list(find_sites(view, trace, collected))
     rng = np.random.default_rng(seed)
-    places = {s.node.index: _places(trace, s, rng) for s in sites}
+    places = {s.node.index: places_of(trace, s, rng) for s in sites}
     targets = _targets(view, sites, places, sweep, feeds)
     for site in progress.track(sites, len(sites), "layers"):
         sweep.run(site, targets[site.node.index], places[site.node.index])
@@ -203,38 +202,10 @@ def _targets(
         values = session.run(feed, names)
         for site in sites:
             name = site.total or site.output
-            rows = _outputs(values[name], places[site.node.index])
+            rows = output_rows(values[name], places[site.node.index])
             axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
             found[site.node.index].append(np.ascontiguousarray(rows[:, sweep.mask(name, axis)]))
     return found
-
-
-def _places(trace: Trace, site: Site, rng: np.random.Generator) -> Places | None:
-    if site.node.op_type != "Conv":
-        return None
-    return choose_places(trace.shapes[site.output][2:], _PLACES, rng)
-
-
-def _outputs(values: Array, places: Places | None) -> NDArray[np.float32]:
-    if places is not None:
-        return output_rows(values, places)
-    return values.reshape(-1, values.shape[-1]).astype(np.float32)
-
-
-def _rows(site: Site, values: Array, weight: Array, places: Places | None) -> NDArray[np.float32]:
-    if places is None:
-        return values.reshape(-1, values.shape[-1]).astype(np.float32)
-    return conv_rows(values, site.node, weight.shape[2:], places)
-
-
-def _matrix(site: Site, weight: Array) -> Array | None:
-    """Return the weight as (D, O); None where the operator is grouped."""
-    if site.node.op_type == "Conv":
-        group = site.node.attributes.get("group", 1)
-        return weight.reshape(len(weight), -1).T if group == 1 else None
-    if site.node.op_type == "Gemm" and site.node.attributes.get("transB"):
-        return weight.T
-    return weight
 
 
 def _shaped(site: Site, matrix: NDArray[np.float64], weight: Array) -> Array:

@@ -16,6 +16,7 @@ from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.perturbation import Batches, measure
+from onnxprune.sensitivity.reconstruction import Elimination, reconstruct
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["Selection", "choose", "measure_groups"]
@@ -49,7 +50,11 @@ def measure_groups(
     progress.stage("measure")
     sizes = found.coupling.collected.sizes
     widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
-    work = {group.name: group.size * _downstream(found, group) for group in groups}
+    eliminated = _eliminated(found, groups, splits, options) if options.recover else {}
+    slow = [group for group in groups if group.name not in eliminated]
+    work = {group.name: group.size * _downstream(found, group) for group in slow}
+    for group in groups:
+        work.setdefault(group.name, 0.0)
     count = _samples(found, sum(work.values()), len(splits.fit), options.time_limit)
     batches = Batches(
         fit=_batches(found, splits.fit[:count]),
@@ -64,6 +69,7 @@ def measure_groups(
         widths,
         outputs=float_frontier(found.view, found.traces[0]),
         work=work,
+        eliminated=eliminated,
         time_limit=options.time_limit,
         progress=progress,
     )
@@ -86,6 +92,20 @@ def choose(
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
     return Selection(allocation, multiple, removed)
+
+
+def _eliminated(
+    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options
+) -> dict[str, Elimination]:
+    """Order by reconstruction: what is refitted afterwards should be chosen for that."""
+    return reconstruct(
+        found.view,
+        found.traces[0],
+        found.coupling,
+        groups,
+        _batches(found, splits.fit),
+        seed=options.seed,
+    )
 
 
 def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:

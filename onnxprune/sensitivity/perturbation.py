@@ -24,11 +24,13 @@ from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.reconstruction import Elimination
 from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
 
 __all__ = ["Batches", "measure"]
 
 _LEVELS = 8  # widths per group that are measured end to end
+_CALIBRATED = (1, 2, 4)  # sixteenths of a group that are taken away to calibrate its curve
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
 
@@ -103,6 +105,30 @@ class _Measurer:
     def masks(self, group: Group, channels: Sequence[int]) -> dict[Axis, Mask]:
         return keep_masks([(group, channels)], self.coupling.collected.sizes)
 
+    def error(self, ready: _Prepared, group: Group, gone: NDArray[np.int64]) -> float:
+        """Return the relative squared output change on the selection samples."""
+        if not len(gone):
+            return 0.0
+        change = self.change(ready, group, gone.tolist(), fit=False).astype(np.float64)
+        return float((change**2).sum())
+
+    def eliminated(self, group: Group, found: Elimination) -> GroupSensitivity:
+        """Bring a local error curve to the output's scale: measure a few widths, nothing refitted.
+
+        The ratio of measured to local error, both of plain removal, says what one unit of local
+        error does to the output; light removals count, before the output saturates.
+        """
+        ready = self.prepare(group)
+        counts = np.unique(np.maximum(1, np.array(_CALIBRATED) * group.size // 16))
+        measured = sum(self.error(ready, group, found.order[:count]) for count in counts)
+        local = float(found.plain[counts].sum())
+        scale = measured / local if local > 0 else 0.0
+        widths = np.arange(group.size, 0, -1)
+        scores = np.empty(group.size)
+        scores[found.order] = np.diff(found.errors)
+        errors = np.maximum.accumulate(scale * found.errors[:-1])
+        return GroupSensitivity(found.order, scores, widths, errors, "reconstruction")
+
     def group(self, group: Group, widths: NDArray[np.int64], deadline: float) -> GroupSensitivity:
         """Order one group's channels and measure its curve."""
         ready = self.prepare(group)
@@ -119,19 +145,7 @@ class _Measurer:
         else:
             scores = activation_importance(self.view, self.coupling, group, self.exits(group))
             order = np.argsort(scores, kind="stable")
-        errors = [
-            float(
-                (
-                    self.change(
-                        ready, group, order[: group.size - width].tolist(), fit=False
-                    ).astype(np.float64)
-                    ** 2
-                ).sum()
-            )
-            if width < group.size
-            else 0.0
-            for width in widths
-        ]
+        errors = [self.error(ready, group, order[: group.size - width]) for width in widths]
         method: Method = "perturbation" if len(vectors) == group.size else "activation"
         return GroupSensitivity(order, scores, widths, np.maximum.accumulate(errors), method)
 
@@ -146,10 +160,11 @@ def measure(
     *,
     outputs: Sequence[str],
     work: Mapping[str, float],
+    eliminated: Mapping[str, Elimination],
     time_limit: float,
     progress: Progress,
 ) -> Sensitivity:
-    """Measure groups by exact perturbation, one channel at a time.
+    """Measure groups by exact perturbation, one channel at a time, or calibrate an elimination.
 
     Parameters
     ----------
@@ -164,6 +179,8 @@ def measure(
         Values whose change counts.
     work : mapping of group name to float
         What perturbing all channels of a group takes, in units of its own.
+    eliminated : mapping of group name to Elimination
+        Groups whose order is known already; only a few widths of these are perturbed.
     time_limit : float
         Seconds. Each group gets its share by work; a group whose channels do not fit into its
         share (and what groups before it left over) is ordered by activation importance.
@@ -175,9 +192,12 @@ def measure(
     """
     measurer = _Measurer(view, trace, coupling, batches, outputs)
     start = time.monotonic()
-    remaining = sum(work.values())
+    remaining = sum(w for name, w in work.items() if name not in eliminated)
     found: dict[str, GroupSensitivity] = {}
     for group in progress.track(sorted(groups, key=lambda g: work[g.name]), len(groups), "groups"):
+        if group.name in eliminated:
+            found[group.name] = measurer.eliminated(group, eliminated[group.name])
+            continue
         now = time.monotonic()
         left = max(start + _SHARE * time_limit - now, 0.0)
         deadline = now + left * work[group.name] / max(remaining, 1e-9)

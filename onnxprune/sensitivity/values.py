@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["GroupSensitivity", "Method", "Sensitivity"]
 
-Method = Literal["perturbation", "activation"]
+Method = Literal["reconstruction", "perturbation", "activation"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,13 +21,14 @@ class GroupSensitivity:
     order : int array, shape (channels,)
         Channel numbers, the first to go first.
     scores : float array, shape (channels,)
-        Relative squared change of the output when a channel alone goes (``perturbation``), or the
-        cheaper importance in units of its own (``activation``).
+        Relative squared change of the output when a channel alone goes (``perturbation``), or an
+        importance in units of its own (``reconstruction``: the step's local error).
     widths : int array, shape (levels,)
         Kept channels, descending from all of them.
     errors : float array, shape (levels,)
         Relative squared output change with the group narrowed to each width, on samples that the
-        order was not made from; never decreasing.
+        order was not made from; never decreasing. For ``reconstruction`` it is the local error
+        with refitted readers, brought to the output's scale by measured widths.
     method : Method
         Where the order comes from.
     """

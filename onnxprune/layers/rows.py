@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.layers.sites import Site
 from onnxprune.model.view import Node
+from onnxprune.runtime.trace import Trace
 
-__all__ = ["Places", "choose_places", "conv_rows", "output_rows"]
+__all__ = ["Places", "input_rows", "output_rows", "places_of", "weight_matrix"]
+
+_PLACES = 64  # output positions per sample
 
 Rows = NDArray[np.float32]
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,45 @@ class Places:
     index: tuple[NDArray[np.int64], ...]
 
 
-def choose_places(shape: tuple[int, ...], most: int, rng: np.random.Generator) -> Places:
+def places_of(trace: Trace, site: Site, rng: np.random.Generator) -> Places | None:
+    """Choose the output positions to look at; None where the layer has no spatial axes."""
+    if site.node.op_type != "Conv":
+        return None
+    return _choose(trace.shapes[site.output][2:], _PLACES, rng)
+
+
+def output_rows(values: Array, places: Places | None) -> Rows:
+    """Return a layer's output as rows (n, channels)."""
+    if places is not None:
+        return _place_rows(values, places)
+    return values.reshape(-1, values.shape[-1]).astype(np.float32)
+
+
+def input_rows(site: Site, values: Array, weight: Array, places: Places | None) -> Rows:
+    """Return what a layer multiplies its weight with, as rows (n, D)."""
+    if places is None:
+        return values.reshape(-1, values.shape[-1]).astype(np.float32)
+    return _patches(values, site.node, weight.shape[2:], places)
+
+
+def weight_matrix(site: Site, weight: Array) -> Array | None:
+    """Return the weight as (D, O); None where the operator is grouped."""
+    if site.node.op_type == "Conv":
+        group = site.node.attributes.get("group", 1)
+        return weight.reshape(len(weight), -1).T if group == 1 else None
+    if site.node.op_type == "Gemm" and site.node.attributes.get("transB"):
+        return weight.T
+    return weight
+
+
+def _choose(shape: tuple[int, ...], most: int, rng: np.random.Generator) -> Places:
     """Choose at most ``most`` positions of an output's spatial axes."""
     total = int(np.prod(shape))
     flat = np.arange(total) if total <= most else np.sort(rng.choice(total, most, replace=False))
     return Places(tuple(np.unravel_index(flat, shape)))
 
 
-def output_rows(values: NDArray[np.generic], places: Places) -> Rows:
+def _place_rows(values: NDArray[np.generic], places: Places) -> Rows:
     """Return an output [n, channels, ...] at some places, as rows [n * places, channels]."""
     at: tuple[Any, ...] = (slice(None), slice(None), *places.index)
     picked = values[at]
@@ -42,7 +78,7 @@ def output_rows(values: NDArray[np.generic], places: Places) -> Rows:
     )
 
 
-def conv_rows(
+def _patches(
     values: NDArray[np.generic], node: Node, kernel: tuple[int, ...], places: Places
 ) -> Rows:
     """Return the patches a convolution sees at some places.
