@@ -30,7 +30,7 @@ from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
 __all__ = ["Batches", "measure"]
 
 _LEVELS = 8  # widths per group that are measured end to end
-_CALIBRATED = (1, 2, 4)  # sixteenths of a group that are taken away to calibrate its curve
+_CALIBRATED = (0.01, 0.04, 0.16)  # shares of the largest local error that are measured
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
 
@@ -119,7 +119,8 @@ class _Measurer:
         error does to the output; light removals count, before the output saturates.
         """
         ready = self.prepare(group)
-        counts = np.unique(np.maximum(1, np.array(_CALIBRATED) * group.size // 16))
+        levels = np.array(_CALIBRATED) * found.plain.max()
+        counts = np.unique(np.clip(np.searchsorted(found.plain, levels), 1, group.size - 1))
         measured = sum(self.error(ready, group, found.order[:count]) for count in counts)
         local = float(found.plain[counts].sum())
         scale = measured / local if local > 0 else 0.0

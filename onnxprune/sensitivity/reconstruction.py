@@ -26,6 +26,7 @@ __all__ = ["Elimination", "eliminate", "reconstruct"]
 Array = NDArray[np.float64]
 _RIDGE = 1e-3  # of the mean diagonal of the second moments
 _WIDEST = 5000  # inputs of a layer beyond which its moments take too long to invert
+_ROWS = 2  # rows per input that moments need
 _STEPS = 256  # of an elimination; larger groups lose several channels a step
 
 
@@ -94,6 +95,7 @@ def reconstruct(
     if not wanted:
         return {}
     moments, spreads = _moments(view, trace, list(wanted.values()), feeds, seed)
+    readers = {n: r for n, r in readers.items() if all(s.node.index in moments for s, _ in r)}
     eliminated: dict[str, Elimination] = {}
     for group in groups:
         if group.name in readers:
@@ -128,7 +130,11 @@ def _readers(
 def _moments(
     view: View, trace: Trace, sites: Sequence[Site], feeds: Sequence[Feeds], seed: int
 ) -> tuple[dict[int, Array], dict[int, float]]:
-    """Collect centred second moments of inputs, and the variance of outputs with their skips."""
+    """Collect centred second moments of inputs, and the variance of outputs with their skips.
+
+    Inputs with fewer rows than twice their width are left out: with so few, almost everything
+    seems replaceable.
+    """
     rng = np.random.default_rng(seed)
     places = {s.node.index: places_of(trace, s, rng) for s in sites}
     sums = {s.node.index: _Sums() for s in sites}
@@ -146,7 +152,7 @@ def _moments(
                 output_rows(values[site.total or site.output], at), full=False
             )
     return (
-        {index: total.centred() for index, total in sums.items()},
+        {i: t.centred() for i, t in sums.items() if t.n >= _ROWS * len(t.first)},
         {index: float(total.centred().sum()) for index, total in outs.items()},
     )
 
