@@ -30,7 +30,7 @@ from onnxprune.selection.budget import budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
 from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates, settle
-from onnxprune.selection.widths import excluded
+from onnxprune.selection.widths import excluded, unmatched
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
 
@@ -87,15 +87,15 @@ def run(
     recovered = _recovered(found, settled.proven, splits, options, clock)
     timed = _timed(found, recovered.model, options, clock)
     drop = _drop(found, recovered.model, splits, options, clock)
-    notes = build.notes(splits, settled, measured)
+    notes = [*unmatched(found, options.exclude), *build.notes(splits, settled, measured)]
     report = build.report(found, settled.proven, recovered, timed, drop, options, notes)
     report = replace(report, groups=build.with_methods(report.groups, measured))
+    if save_plan is not None:
+        write_text(save_plan, _plan(found, settled, recovered, options).text())
     if target is not None and not dry_run:
         clock.stage("write")
         write(recovered.model, target, source=found.model)
         report = replace(report, target=str(target))
-    if save_plan is not None:
-        write_text(save_plan, _plan(found, settled, recovered, options).text())
     return replace(report, seconds=clock.seconds())
 
 
@@ -158,7 +158,13 @@ def apply(
     clock = Clock(progress or Silent())
     check_target(source, target, force=force)
     wanted = load_plan(plan, load(source))
-    options = replace(options, input_shapes=wanted.shapes, recover=wanted.refitted)
+    options = replace(
+        options,
+        input_shapes=wanted.shapes,
+        recover=wanted.refitted,
+        seed=wanted.number("seed"),
+        samples=wanted.number("samples"),
+    )
     found = analyse(source, options, clock)
     clock.stage("cut")
     proven = _replayed(found, wanted)
@@ -268,6 +274,7 @@ def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Opti
         settled.proven.removed,
         settled.proven.keeps,
         seed=options.seed,
+        samples=options.samples,
         multiple_of=settled.selection.multiple_of,
         refitted=recovered.refitted,
         added=recovered.added,

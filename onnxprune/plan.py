@@ -39,6 +39,12 @@ class Plan:
         assert isinstance(dims, dict)
         return {name: tuple(shape) for name, shape in dims.items()}
 
+    def number(self, field: str) -> int:
+        """Return ``seed`` or ``samples``."""
+        value = self.content[field]
+        assert isinstance(value, int)
+        return value
+
     @property
     def empty(self) -> bool:
         """Whether nothing is cut."""
@@ -128,6 +134,7 @@ def make_plan(
     keeps: Keeps,
     *,
     seed: int,
+    samples: int,
     multiple_of: int | None,
     refitted: Sequence[str] = (),
     added: Sequence[str] = (),
@@ -140,7 +147,8 @@ def make_plan(
     removed : sequence of (Group, channel numbers)
     keeps : mapping of Axis to mask
         The same, per axis.
-    seed : int
+    seed, samples : int
+        As the options said: a refit can only be repeated on the same samples.
     multiple_of : int, optional
     refitted, added : sequence of str
         Initializers that were solved for, and those that were added, after the cut.
@@ -164,6 +172,7 @@ def make_plan(
             "onnxprune": __version__,
             "model": {"sha256": found.model.sha256, "bytes": found.model.bytes},
             "seed": seed,
+            "samples": samples,
             "dims": {name: list(shape) for name, shape in found.shapes.items()},
             "multiple_of": multiple_of,
             "refitted": list(refitted),

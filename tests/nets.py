@@ -165,13 +165,6 @@ def mlp(*sizes: int, seed: int = 6) -> onnx.ModelProto:
     return net.model({"x": ("N", sizes[0])}, y)
 
 
-def gated() -> onnx.ModelProto:
-    """Two layers with a Softmax between them, which lets no neuron go."""
-    net = Net(11)
-    hidden = net.op("Softmax", net.linear("x", 8, 6), axis=-1)
-    return net.model({"x": ("N", 8)}, net.linear(hidden, 6, 3))
-
-
 def branching() -> onnx.ModelProto:
     """Downstream of the channels lies an If, whose bodies read an outer value."""
     net = Net(7)

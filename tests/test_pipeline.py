@@ -122,7 +122,7 @@ class TestMainJob:
 
     def test_groups_and_removed_positions_agree(self, pruned):
         report, _ = pruned
-        assert {g.method for g in report.groups} == {"perturbation"}
+        assert {g.method for g in report.groups} == {"perturbation", "reconstruction"}
         assert any(g.after < g.before for g in report.groups)
         lost = {len(r.positions) for r in report.removed if r.initializer and r.axis == 0}
         assert {g.before - g.after for g in report.groups} - {0} <= lost

@@ -27,7 +27,7 @@ def removed(found):
 
 def plan_of(found, removed, **more):
     keeps = keep_masks(removed, found.coupling.collected.sizes)
-    return make_plan(found, removed, keeps, seed=3, multiple_of=4, **more)
+    return make_plan(found, removed, keeps, seed=3, samples=64, multiple_of=4, **more)
 
 
 def test_a_plan_says_everything_and_fits_its_schema(found, removed):

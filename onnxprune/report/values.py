@@ -84,8 +84,9 @@ class RemovedPositions:
 class GroupChange:
     """How many channels of one group there were and are; ``exact``: equals its masked original.
 
-    ``method`` says how its channels were ordered: ``perturbation`` (measured) or ``activation``
-    (the cheaper importance, when the time limit did not allow more).
+    ``method`` says how its channels were ordered: ``perturbation`` (each one measured),
+    ``reconstruction`` (what the others can stand in for, where layers are refitted),
+    ``activation`` (the cheaper importance, when the time limit did not allow more) or ``plan``.
     """
 
     name: str

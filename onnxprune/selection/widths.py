@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import gcd
+from typing import TYPE_CHECKING
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
 
-__all__ = ["allowed_widths", "excluded"]
+if TYPE_CHECKING:
+    from onnxprune.analysis import Analysis
+
+__all__ = ["allowed_widths", "excluded", "unmatched"]
 
 _NARROWEST = 0.1  # share of a group's channels that always stays
 
@@ -77,6 +81,16 @@ def excluded(
         if any(fnmatchcase(name, p) for p in patterns for name in (*names, *types)):
             found.add(group.name)
     return found
+
+
+def unmatched(found: "Analysis", patterns: Sequence[str]) -> list[str]:
+    """Say which patterns keep nothing whole: most likely they are misspelt."""
+    groups = found.coupling.groups
+    return [
+        f"--exclude '{pattern}' matches nothing; 'onnxprune inspect' lists the names"
+        for pattern in patterns
+        if not excluded(groups, (pattern,), found.view, found.coupling)
+    ]
 
 
 def _nodes(group: Group, view: View) -> set[int]:

@@ -161,7 +161,7 @@ def measure(
     *,
     outputs: Sequence[str],
     work: Mapping[str, float],
-    eliminated: Mapping[str, Elimination],
+    eliminated: Mapping[str, Elimination] | None = None,
     time_limit: float,
     progress: Progress,
 ) -> Sensitivity:
@@ -180,7 +180,7 @@ def measure(
         Values whose change counts.
     work : mapping of group name to float
         What perturbing all channels of a group takes, in units of its own.
-    eliminated : mapping of group name to Elimination
+    eliminated : mapping of group name to Elimination, optional
         Groups whose order is known already; only a few widths of these are perturbed.
     time_limit : float
         Seconds. Each group gets its share by work; a group whose channels do not fit into its
@@ -191,13 +191,14 @@ def measure(
     -------
     Sensitivity
     """
+    known = eliminated or {}
     measurer = _Measurer(view, trace, coupling, batches, outputs)
     start = time.monotonic()
-    remaining = sum(w for name, w in work.items() if name not in eliminated)
+    remaining = sum(w for name, w in work.items() if name not in known)
     found: dict[str, GroupSensitivity] = {}
     for group in progress.track(sorted(groups, key=lambda g: work[g.name]), len(groups), "groups"):
-        if group.name in eliminated:
-            found[group.name] = measurer.eliminated(group, eliminated[group.name])
+        if group.name in known:
+            found[group.name] = measurer.eliminated(group, known[group.name])
             continue
         now = time.monotonic()
         left = max(start + _SHARE * time_limit - now, 0.0)

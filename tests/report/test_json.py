@@ -20,6 +20,7 @@ PLAN = {
     "model": {"sha256": "0" * 64, "bytes": 1},
     "onnxprune": "0.1.0",
     "seed": 0,
+    "samples": 512,
     "dims": {"x": [1, 1, 8, 8], "scalar": []},
     "multiple_of": None,
     "refitted": ["w"],

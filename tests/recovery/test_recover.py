@@ -1,0 +1,122 @@
+"""Recovery on the whole: what is refitted, what is kept, and that it helps on unseen samples."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import pipeline
+from onnxprune.data.splits import split_samples
+from onnxprune.model.diff import field_diff
+from onnxprune.options import Options
+from onnxprune.progress import Silent
+from onnxprune.recovery import recover as stage
+from onnxprune.recovery.recover import plain, recover
+from onnxprune.recovery.refit import Refit, refit
+from onnxprune.rewrite.prove import prove
+from onnxprune.runtime.session import Session
+from tests import nets
+
+HALF = {"seed": 0, "time_limit": 60.0, "progress": Silent()}
+
+
+def halved(name, samples=200):
+    found = nets.digits(name, samples=samples)
+    groups = [g for g in found.coupling.groups if g.kind in ("filter", "neuron")]
+    return found, prove(found, [(g, range(0, g.size, 2)) for g in groups])
+
+
+def accuracy(model, name):
+    held = np.load(nets.MODELS / f"{nets.DATA[name]}_heldout.npz")
+    output = next(iter(Session(model).run({"input": held["input"]}).values()))
+    return (output.argmax(axis=-1) == held["labels"]).mean()
+
+
+@pytest.mark.parametrize(
+    "name", ["digits_resnet", "digits_resnet_bn", "digits_vit", "digits_keras"]
+)
+def test_accuracy_comes_back(name):
+    found, proven = halved(name)
+    splits = split_samples(len(found.samples), 0)
+    mended = recover(found, proven, splits, **HALF)
+    assert mended.after < 0.5 * mended.before
+    assert accuracy(mended.model, name) >= accuracy(proven.model, name) + 0.02
+    assert accuracy(mended.model, name) >= 0.93
+    assert mended.refitted
+
+
+def test_only_what_is_listed_changes():
+    found, proven = halved("digits_resnet_bn")
+    splits = split_samples(len(found.samples), 0)
+    mended = recover(found, proven, splits, **HALF)
+    old = {t.name: t for t in proven.model.graph.initializer}
+    new = {t.name: t for t in mended.model.graph.initializer}
+    assert new.keys() - old.keys() == set(mended.added)
+    changed = {n for n, t in old.items() if field_diff_of(t, new[n])}
+    assert changed <= set(mended.refitted)
+    onnx.checker.check_model(mended.model)
+
+
+def field_diff_of(a, b):
+    models = []
+    for tensor in (a, b):
+        model = onnx.ModelProto()
+        model.graph.initializer.append(tensor)
+        models.append(model)
+    return field_diff(*models)
+
+
+def test_nothing_cut_leaves_nothing_to_mend():
+    found = nets.digits("digits_resnet", samples=64)
+    proven = prove(found, [])
+    mended = recover(found, proven, split_samples(64, 0), **HALF)
+    assert mended.refitted == mended.added == ()
+    assert mended.model is proven.model
+
+
+def test_few_samples_are_not_learnt_by_heart():
+    found, proven = halved("digits_resnet", samples=8)
+    assert recover(found, proven, split_samples(8, 0), **HALF).refitted == ()
+
+
+def test_a_sweep_that_does_not_help_is_dropped(monkeypatch):
+    found, proven = halved("digits_resnet", samples=64)
+
+    def spoil(view, trace, collected, student, *_args, **_choices):
+        worse = onnx.ModelProto()
+        worse.CopyFrom(student)
+        tensor = worse.graph.initializer[0]
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(tensor) + np.float32(9.0), tensor.name
+            )
+        )
+        return Refit(worse, (tensor.name,), ())
+
+    monkeypatch.setattr(stage, "refit", spoil)
+    mended = recover(found, proven, split_samples(64, 0), **HALF)
+    assert mended.model is proven.model
+    assert mended.refitted == ()
+    assert mended.after == mended.before
+
+
+def test_the_student_is_not_touched():
+    found, proven = halved("digits_resnet", samples=64)
+    before = proven.model.SerializeToString()
+    feeds = list(found.samples.feeds(range(64), 16))
+    made = refit(
+        found.view, found.traces[0], found.coupling.collected, proven.model, proven.keeps, feeds,
+        seed=0, progress=Silent(),
+    )  # fmt: skip
+    assert proven.model.SerializeToString() == before
+    assert made.refitted
+    assert plain(proven).model is proven.model
+
+
+def test_recovery_can_be_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "recover", None)  # calling it would raise
+    options = Options(
+        data=nets.MODELS / "digits_images.npz", macs=0.7, samples=32, time_limit=5.0, recover=False
+    )
+    report = pipeline.run(nets.MODELS / "digits_resnet.onnx", tmp_path / "o.onnx", options)
+    assert report.refitted == report.added == ()
+    assert report.ratios.macs <= 0.7

@@ -1,0 +1,95 @@
+"""Group-OBS: orders, errors and what is left out, against least squares done the slow way."""
+
+import numpy as np
+import pytest
+
+from onnxprune.sensitivity import reconstruction
+from onnxprune.sensitivity.reconstruction import Reader, eliminate, reconstruct
+from tests import nets
+
+RIDGE = reconstruction._RIDGE
+
+
+def reader(rng, channels=6, taps=2, outputs=3, rows=400):
+    x = rng.standard_normal((rows, channels * taps)) @ rng.standard_normal((channels * taps,) * 2)
+    x -= x.mean(axis=0)
+    places = np.arange(channels * taps).reshape(channels, taps)
+    return Reader(x.T @ x / rows, rng.standard_normal((channels * taps, outputs)), places, 1.0)
+
+
+def refitted_error(r, gone):
+    """Ridge least squares towards the full weight, on the inputs that are left."""
+    left = np.setdiff1d(np.arange(len(r.moments)), r.places[gone].ravel())
+    damped = r.moments + RIDGE * np.diag(r.moments).mean() * np.eye(len(r.moments))
+    inner = damped[np.ix_(left, left)]
+    weight = np.linalg.solve(inner, damped[left] @ r.weight)
+    full = np.zeros_like(r.weight)
+    full[left] = weight
+    change = r.weight - full
+    return (change * (damped @ change)).sum() / r.spread
+
+
+def test_errors_are_those_of_least_squares():
+    r = reader(np.random.default_rng(0))
+    found = eliminate([r], 6)
+    assert sorted(found.order.tolist()) == list(range(6))
+    for k in range(1, 6):
+        assert found.errors[k] == pytest.approx(refitted_error(r, found.order[:k]), rel=1e-6)
+
+
+def test_every_step_takes_the_cheapest():
+    r = reader(np.random.default_rng(1))
+    found = eliminate([r], 6)
+    for k in range(5):
+        gone, pick = found.order[:k], found.order[k]
+        costs = {c: refitted_error(r, np.append(gone, c)) for c in set(range(6)) - set(gone)}
+        assert costs[pick] == pytest.approx(min(costs.values()), rel=1e-6)
+
+
+def test_plain_errors_are_those_of_zeroing():
+    r = reader(np.random.default_rng(2))
+    found = eliminate([r], 6)
+    for k in range(7):
+        at = r.places[found.order[:k]].ravel()
+        zeroed = r.weight[at]
+        wanted = (zeroed * (r.moments[np.ix_(at, at)] @ zeroed)).sum()
+        assert found.plain[k] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+def test_readers_are_judged_together():
+    rng = np.random.default_rng(3)
+    a, b = reader(rng), reader(rng, taps=1, outputs=5)
+    found = eliminate([a, b], 6)
+    for k in range(1, 6):
+        wanted = refitted_error(a, found.order[:k]) + refitted_error(b, found.order[:k])
+        assert found.errors[k] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_copy_goes_first_and_for_nothing():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((500, 5))
+    x = np.column_stack([x, x[:, 0]])
+    r = Reader(x.T @ x / 500, rng.standard_normal((6, 4)), np.arange(6)[:, None], 10.0)
+    found = eliminate([r], 6)
+    assert found.order[0] in (0, 5)
+    assert found.errors[1] < 1e-2 * found.errors[2]
+    assert found.plain[1] > 10 * found.errors[1]
+
+
+def test_only_groups_with_linear_readers_are_ordered():
+    found = nets.digits("digits_vit", samples=64)
+    feeds = list(found.samples.feeds(range(64), 32))
+    groups = found.coupling.groups
+    ordered = reconstruct(found.view, found.traces[0], found.coupling, groups, feeds, seed=0)
+    kinds = {g.name: g.kind for g in groups}
+    # Head dimensions meet in a product of activations, the stream in LayerNormalization.
+    linear = {name for name, kind in kinds.items() if kind in ("neuron", "head")}
+    assert ordered.keys() == linear
+
+
+def test_too_few_rows_are_no_evidence():
+    found = nets.digits("digits_resnet", samples=16)
+    few = list(found.samples.feeds(range(2), 2))
+    many = list(found.samples.feeds(range(16), 16))
+    arguments = (found.view, found.traces[0], found.coupling, found.coupling.groups)
+    assert len(reconstruct(*arguments, few, seed=0)) < len(reconstruct(*arguments, many, seed=0))
