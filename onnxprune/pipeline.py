@@ -25,7 +25,7 @@ from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.runtime.session import RunFailedError, Session, with_outputs
+from onnxprune.runtime.session import RunFailedError, Session, check_provider, with_outputs
 from onnxprune.selection.budget import budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
 from onnxprune.selection.select import measure_groups
@@ -73,6 +73,7 @@ def run(
         Nothing is written then.
     """
     clock = Clock(progress or Silent())
+    check_provider(options.provider)
     if target is not None:
         check_target(source, target, force=force)
     found = analyse(source, options, clock)
@@ -156,6 +157,7 @@ def apply(
         If the cut cannot be written or does not equal its reference.
     """
     clock = Clock(progress or Silent())
+    check_provider(options.provider)
     check_target(source, target, force=force)
     wanted = load_plan(plan, load(source))
     options = replace(
@@ -287,7 +289,7 @@ def _recovered(
     if not options.recover:
         return plain(proven)
     clock.stage("recover")
-    return recover(
+    done = recover(
         found,
         proven,
         splits,
@@ -295,6 +297,10 @@ def _recovered(
         time_limit=options.time_limit,
         progress=clock,
     )
+    if done.before is not None and done.after is not None:
+        before, after = done.before**0.5, done.after**0.5
+        clock.note(f"refitting: output change {before:.3f} -> {after:.3f} (relative, held out)")
+    return done
 
 
 def _timed(found: Analysis, model: onnx.ModelProto, options: Options, clock: Clock) -> BenchReport:

@@ -21,6 +21,7 @@ __all__ = [
     "TensorInfo",
     "available_providers",
     "captured_values",
+    "check_provider",
     "with_outputs",
 ]
 
@@ -57,6 +58,19 @@ class TensorInfo:
 def available_providers() -> tuple[str, ...]:
     """Return the execution providers of this onnxruntime, best first."""
     return tuple(ort.get_available_providers())
+
+
+def check_provider(provider: str) -> None:
+    """Refuse a provider that this onnxruntime lacks, before anything takes time.
+
+    Raises
+    ------
+    UsageError
+    """
+    if provider not in available_providers():
+        names = ", ".join(available_providers())
+        msg = f"onnxruntime has no provider '{provider}' here; it has {names}"
+        raise UsageError(msg)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -122,10 +136,7 @@ class Session:
         provider: str = "CPUExecutionProvider",
         optimize: bool = True,
     ) -> None:
-        if provider not in available_providers():
-            names = ", ".join(available_providers())
-            msg = f"onnxruntime has no provider '{provider}' here; it has {names}"
-            raise UsageError(msg)
+        check_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
