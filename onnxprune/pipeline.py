@@ -57,10 +57,8 @@ def run(
     options : Options
     save_plan : Path, optional
         Where the plan goes.
-    dry_run : bool
-        Do everything but write the model.
-    force : bool
-        Replace an existing target.
+    dry_run, force : bool
+        Do everything but write the model; replace an existing target.
     progress : Progress, optional
 
     Returns
