@@ -124,14 +124,17 @@ def _bias(fit: _Centred, weights: Array, centred: bool) -> Array:
 
 
 def _path(fit: _Centred, start: Array) -> list[Array]:
-    """Solve for every ridge."""
+    """Solve for every ridge; one too small to outweigh rounding leaves the weights as they are."""
     square = fit.xx / fit.n
     gap = fit.xy / fit.n - square @ start
     level = max(float(np.diag(square).mean()), 1e-12)
     found = []
     for ridge in _RIDGES:
         damped = square + ridge * level * np.eye(len(square))
-        found.append(start + linalg.cho_solve(linalg.cho_factor(damped, lower=True), gap))
+        try:
+            found.append(start + linalg.cho_solve(linalg.cho_factor(damped, lower=True), gap))
+        except linalg.LinAlgError:
+            found.append(start)
     return found
 
 

@@ -234,7 +234,8 @@ class _State:
         weights = self.weight[places]
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
         solved = np.linalg.solve(blocks, weights)
-        return np.asarray((weights * solved).sum(axis=(1, 2)) / self.reader.spread)
+        # Rounding may leave a channel that cannot go any cheaper than for nothing.
+        return np.maximum((weights * solved).sum(axis=(1, 2)) / self.reader.spread, 0.0)
 
     def remove(self, channel: int) -> float:
         at = self.reader.places[channel]

@@ -64,3 +64,13 @@ def test_inputs_that_say_the_same_do_not_break_it():
     found = solve(moments(x, x[:, :1] * 2.0), np.zeros((5, 1)), centred=True)
     assert np.isfinite(found.weights).all()
     np.testing.assert_allclose(x @ found.weights, x[:, :1] * 2.0, atol=0.05)
+
+
+def test_moments_spoilt_by_rounding_leave_the_weights():
+    rng = np.random.default_rng(4)
+    x, start = rng.standard_normal((50, 4)), rng.standard_normal((4, 2))
+    spoilt = moments(x, x @ start)
+    for number in range(4):
+        spoilt.xx[number] = -np.eye(4) * 1e6
+    found = solve(spoilt, start, centred=False)
+    np.testing.assert_array_equal(found.weights, start)
