@@ -235,7 +235,8 @@ class _State:
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
         solved = np.linalg.solve(blocks, weights)
         # Rounding may leave a channel that cannot go any cheaper than for nothing.
-        return np.maximum((weights * solved).sum(axis=(1, 2)) / self.reader.spread, 0.0)
+        costs: Array = (weights * solved).sum(axis=(1, 2)) / self.reader.spread
+        return np.asarray(np.maximum(costs, 0.0))
 
     def remove(self, channel: int) -> float:
         at = self.reader.places[channel]
