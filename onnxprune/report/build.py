@@ -116,7 +116,7 @@ def report(
         versions=_versions(),
         warnings=[*synthetic(found), *remarks, *timed.warnings, *slow],
         refitted=recovered.refitted,
-        added=recovered.added,
+        added=_added(found.view.model, recovered.model),
     )
 
 
@@ -156,6 +156,17 @@ def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
         for axis, mask in keeps.items()
     }
     return tuple(sorted(entries, key=lambda e: (e.value, e.axis, e.positions)))
+
+
+def _added(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:
+    """Name what the original does not have: biases, and shapes of layers that part in width."""
+
+    def names(model: onnx.ModelProto) -> list[str]:
+        graph = model.graph
+        return [*(t.name for t in graph.initializer), *(v for n in graph.node for v in n.output)]
+
+    known = set(names(before))
+    return tuple(name for name in names(after) if name not in known)
 
 
 def _changes(
