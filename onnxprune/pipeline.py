@@ -6,10 +6,12 @@ from pathlib import Path
 import onnx
 
 from onnxprune import bench as benchmark
+from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse, read_samples
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import InputError, VerificationError
+from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.load import load
@@ -18,8 +20,6 @@ from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan, make_plan
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.recovery.recover import Recovered, plain, recover
-from onnxprune.report import build
-from onnxprune.report.inspection import inspect_groups
 from onnxprune.report.values import BenchReport, Drop, Inspection, Report, VerifyReport
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.prove import Proven
@@ -75,7 +75,7 @@ def run(
     if target is not None:
         check_target(source, target, force=force)
     found = analyse(source, options, clock)
-    for warning in build.synthetic(found):
+    for warning in summary.synthetic(found):
         clock.note(warning)
     budget = budget_of(options, found.costs.total, found.model.bytes)
     groups = candidates(found, options)
@@ -86,9 +86,9 @@ def run(
     recovered = _recovered(found, settled.proven, splits, options, clock)
     timed = _timed(found, recovered.model, options, clock)
     drop = _drop(found, recovered.model, splits, options, clock)
-    notes = [*unmatched(found, options.exclude), *build.notes(splits, settled, measured)]
-    report = build.report(found, settled.proven, recovered, timed, drop, options, notes)
-    report = replace(report, groups=build.with_methods(report.groups, measured))
+    notes = [*unmatched(found, options.exclude), *summary.notes(splits, settled, measured)]
+    report = summary.report(found, settled.proven, recovered, timed, drop, options, notes)
+    report = replace(report, groups=summary.with_methods(report.groups, measured))
     if save_plan is not None:
         write_text(save_plan, _plan(found, settled, recovered, options).text())
     if target is not None and not dry_run:
@@ -176,7 +176,7 @@ def apply(
     recovered = _recovered(found, proven, splits, options, clock)
     timed = _timed(found, recovered.model, options, clock)
     drop = _drop(found, recovered.model, splits, options, clock)
-    report = build.report(found, proven, recovered, timed, drop, options, notes)
+    report = summary.report(found, proven, recovered, timed, drop, options, notes)
     clock.stage("write")
     if wanted.empty:
         copy(found.model, target)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.errors import BudgetError, VerificationError
+from onnxprune.inspection import obstacles
 from onnxprune.options import Options
-from onnxprune.report.inspection import obstacles
 from onnxprune.rewrite.prove import Proven, prove
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.select import Selection, choose

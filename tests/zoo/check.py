@@ -18,10 +18,10 @@ import numpy as np
 
 from onnxprune.analysis import analyse
 from onnxprune.errors import OnnxPruneError
+from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.report.inspection import inspect_groups
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.prove import attempt
 from onnxprune.rewrite.verify import TOLERANCE

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from onnxprune import inspection
+from onnxprune.inspection import frozen_axes, inspect_groups
 from onnxprune.progress import Silent
-from onnxprune.report import inspection
-from onnxprune.report.inspection import frozen_axes, inspect_groups
 from onnxprune.report.json import to_json, validate
 from tests import nets
 
