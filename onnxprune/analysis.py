@@ -22,12 +22,11 @@ from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.verify import Verifier
-from onnxprune.runtime.session import Feeds, RunFailedError, Session
+from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
 from onnxprune.runtime.trace import Trace, trace
 
 __all__ = ["Analysis", "analyse", "read_samples"]
 
-_LARGEST = 1_900_000_000  # bytes; protobuf serializes no more than 2 GiB
 _DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -144,7 +143,7 @@ def _embedded(model: Model) -> onnx.ModelProto:
     """
     if not any(is_external(tensor) for tensor in iter_tensors(model.proto)):
         return model.proto
-    if model.bytes > _LARGEST:
+    if model.bytes > LARGEST_PROTO:
         msg = f"{model.path} holds {model.bytes / 1e9:.1f} GB; models over 1.9 GB cannot be cut yet"
         raise InputError(msg)
     proto = onnx.ModelProto()

@@ -28,14 +28,13 @@ from onnxprune.report.values import (
 )
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.prove import Proven
-from onnxprune.runtime.session import RUNTIME_VERSION
+from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
 from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["notes", "report", "synthetic", "with_methods"]
 
-_LARGEST = 1_900_000_000  # protobuf serializes no more than 2 GiB
 _SYNTHETIC = (
     "no --data: measured on synthetic inputs, which say little about real ones; "
     "the drop on real inputs may be far larger"
@@ -95,7 +94,7 @@ def report(
     cost = CostModel(view, trace(view, found.stated_feed())).total
     before = _figures(found.costs.total, found.model.bytes, timed.latency_ms[0])
     size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
-    if recovered.model.ByteSize() < _LARGEST:
+    if recovered.model.ByteSize() < LARGEST_PROTO:
         size = len(recovered.model.SerializeToString())
     after = _figures(cost, size, timed.latency_ms[1])
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]

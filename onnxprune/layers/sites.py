@@ -45,6 +45,10 @@ class Site:
     total: str | None = None
     skip: str | None = None
 
+    def weight_in(self, view: View) -> NDArray[np.generic]:
+        """Return the constant weight as the original has it."""
+        return view.constant(self.node.inputs[self.weight.slot])
+
 
 def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]:
     """Yield the operators that can be refitted, in the order of the graph."""

@@ -16,10 +16,10 @@ from onnxprune.model.external import external_files, is_external
 from onnxprune.model.files import drafts
 from onnxprune.model.load import Model
 from onnxprune.model.tensors import DATA_FIELDS, iter_graphs, iter_tensors, raw_bytes, raw_size
+from onnxprune.runtime.session import LARGEST_PROTO
 
 __all__ = ["check_target", "copy", "write", "write_text"]
 
-_LARGEST_FILE = 1_900_000_000  # protobuf serializes no more than 2 GiB
 _SMALLEST_OUTSIDE = 1024  # bytes; small tensors stay inside, where shape inference reads them
 _PAGE, _LINE = 4096, 64  # bytes; what large and small tensors are aligned to, for mapping
 _LARGE = 1 << 20
@@ -181,7 +181,7 @@ def _moved(proto: onnx.ModelProto) -> tuple[list[TensorProto], list[TensorProto]
 
 def _fits(proto: onnx.ModelProto) -> bool:
     try:
-        return bool(proto.ByteSize() <= _LARGEST_FILE)
+        return bool(proto.ByteSize() <= LARGEST_PROTO)
     except EncodeError:
         return False
 

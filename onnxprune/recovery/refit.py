@@ -6,6 +6,7 @@ skip, towards the original's sum less the cut model's skip, so that each block c
 that the stream has gathered.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from onnxprune.model.view import Edge, View
 from onnxprune.progress import Progress
 from onnxprune.recovery.ridge import Moments, solve
 from onnxprune.rewrite.keeps import Keeps
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Refit", "refit"]
@@ -57,6 +58,9 @@ class _Sweep:
         self.model.CopyFrom(student)
         self.tensors = {t.name: t for t in self.model.graph.initializer}
         self.made = {o: n for n in self.model.graph.node for o in n.output}
+        self.readers = Counter(
+            name for n in self.model.graph.node for name in (*n.input, *captured_values(n))
+        )
         self.refitted: list[str] = []
         self.added: list[str] = []
 
@@ -110,7 +114,7 @@ class _Sweep:
     def own(self, edge: Edge) -> bool:
         """Whether nobody else reads this constant."""
         name = self.model.graph.node[edge.node].input[edge.slot]
-        return [i for n in self.model.graph.node for i in n.input].count(name) == 1
+        return self.readers[name] == 1
 
     def read(self, edge: Edge) -> Array | None:
         inputs = self.model.graph.node[edge.node].input

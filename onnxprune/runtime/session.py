@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxprune.errors import UsageError
 
 __all__ = [
+    "LARGEST_PROTO",
     "RUNTIME_VERSION",
     "Feeds",
     "RunFailedError",
@@ -30,7 +31,7 @@ RUNTIME_VERSION: str = ort.__version__
 Feeds = Mapping[str, NDArray[np.generic]]
 
 # Protobuf refuses to serialize more than 2 GiB; stay clear of it, the graph itself needs room too.
-_LARGEST_PROTO = 1_900_000_000
+LARGEST_PROTO = 1_900_000_000
 
 
 class RunFailedError(Exception):
@@ -206,7 +207,7 @@ def _open(
     if isinstance(model, Path):
         return ort.InferenceSession(str(model), options, providers=[provider])
     if isinstance(model, onnx.ModelProto):
-        if model.ByteSize() > _LARGEST_PROTO:
+        if model.ByteSize() > LARGEST_PROTO:
             with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
                 path = Path(folder) / "model.onnx"
                 onnx.save(model, path, save_as_external_data=True, location="model.data")

@@ -1,5 +1,6 @@
 """Measure, then choose: from groups and a budget to the channels that go."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -146,8 +147,6 @@ def _samples(found: Analysis, forwards: float, available: int, limit: float) -> 
 
 
 def _seconds(session: Session, feed: Feeds) -> float:
-    import time
-
     start = time.process_time()
     session.run(feed)
     return time.process_time() - start

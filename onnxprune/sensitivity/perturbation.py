@@ -7,7 +7,7 @@ a group, and only the part of the graph downstream of the gates runs, from cache
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class _Measurer:
         """Make the session of a group and cache what crosses into it."""
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
-        gated = type(gated)(with_outputs(gated.model, self.outputs), gated.shapes, gated.ratios)
+        gated = replace(gated, model=with_outputs(gated.model, self.outputs))
         suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
         session = (
             Session(with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None

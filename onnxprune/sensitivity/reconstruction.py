@@ -108,7 +108,7 @@ def reconstruct(
 
 
 def _width(view: View, site: Site) -> int | None:
-    weight = view.constant(view.by_index[site.weight.node].inputs[site.weight.slot])
+    weight = site.weight_in(view)
     matrix = weight_matrix(site, weight)
     return len(matrix) if matrix is not None and len(matrix) <= _WIDEST else None
 
@@ -146,7 +146,7 @@ def _moments(
         values = {**feed, **session.run(feed, inner)}
         for site in sites:
             at: Places | None = places[site.node.index]
-            weight = view.constant(view.by_index[site.weight.node].inputs[site.weight.slot])
+            weight = site.weight_in(view)
             sums[site.node.index].add(input_rows(site, values[site.source], weight, at))
             outs[site.node.index].add(
                 output_rows(values[site.total or site.output], at), full=False
@@ -178,7 +178,7 @@ class _Sums:
 
 
 def _reader(view: View, site: Site, member: Member, moments: Array, spread: float) -> Reader:
-    weight = view.constant(view.by_index[site.weight.node].inputs[site.weight.slot])
+    weight = site.weight_in(view)
     matrix = weight_matrix(site, weight)
     assert matrix is not None
     taps = int(np.prod(weight.shape[2:])) if site.node.op_type == "Conv" else 1

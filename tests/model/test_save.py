@@ -205,7 +205,7 @@ class TestDataFile:
         assert names(target.parent) == ["o.onnx", "o.onnx.data"]
 
     def test_too_much_for_one_file(self, plain, tmp_path, monkeypatch):
-        monkeypatch.setattr(saving, "_LARGEST_FILE", 2000)
+        monkeypatch.setattr(saving, "LARGEST_PROTO", 2000)
         target = tmp_path / "out" / "o.onnx"
         write(plain.proto, target, source=plain)
         assert names(target.parent) == ["o.onnx", "o.onnx.data"]
@@ -213,7 +213,7 @@ class TestDataFile:
         assert np.array_equal(answer(target), answer(plain.path))
 
     def test_a_large_tensor_begins_a_page(self, tmp_path, plain, monkeypatch):
-        monkeypatch.setattr(saving, "_LARGEST_FILE", 2000)
+        monkeypatch.setattr(saving, "LARGEST_PROTO", 2000)
         large = np.ones(1 << 18, np.float32)
         odd = np.ones(257, np.float32)
         proto = model(embedded(odd, "a"), embedded(odd, "b"), embedded(large, "L"))
