@@ -1,12 +1,14 @@
 """What the command line accepts: each argument and option once, for all commands that take it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from onnxprune.errors import UsageError
+from onnxprune.options import Options
 
 __all__ = [
     "Data",
@@ -35,6 +37,7 @@ __all__ = [
     "Threads",
     "TimeLimit",
     "read_dims",
+    "read_options",
     "read_shapes",
 ]
 
@@ -127,6 +130,33 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not cut each group alone to prove it.")
 ]
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Gather the options among a command's arguments; what it does not take keeps its default.
+
+    Parameters
+    ----------
+    given : mapping of str to value
+        Arguments by name, as typer passes them.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    UsageError
+        If a shape or a dimension cannot be read.
+    """
+    read = {
+        **given,
+        "exclude": tuple(given.get("exclude") or ()),
+        "input_shapes": read_shapes(given.get("input_shape")),
+        "dims": read_dims(given.get("dim")),
+    }
+    known = [field.name for field in fields(Options)]
+    return Options(**{name: read[name] for name in known if name in read})
 
 
 def read_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
