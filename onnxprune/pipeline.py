@@ -5,9 +5,9 @@ from pathlib import Path
 
 import onnx
 
-from onnxprune import bench as benchmark
 from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse, read_samples
+from onnxprune.bench.measure import measure
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import InputError, VerificationError
@@ -252,7 +252,7 @@ def bench(
     feeds = list(samples.feeds(range(min(len(samples), 4)), 1))
     clock.stage("bench")
     try:
-        return benchmark.measure(
+        return measure(
             [m.path for m in models],
             feeds,
             names=[str(m.path) for m in models],
@@ -303,7 +303,7 @@ def _recovered(
 
 def _timed(found: Analysis, model: onnx.ModelProto, options: Options, clock: Clock) -> BenchReport:
     clock.stage("bench")
-    return benchmark.measure(
+    return measure(
         [found.model.path, model],
         [found.stated_feed()],
         names=["original", "pruned"],

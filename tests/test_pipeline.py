@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from onnxprune import bench as benchmark
 from onnxprune import pipeline
 from onnxprune.errors import BudgetError, InputError, UsageError, VerificationError
 from onnxprune.options import Options
@@ -37,7 +36,7 @@ def quick_bench(models, feeds, **choices):
 
 @pytest.fixture
 def untimed(monkeypatch):
-    monkeypatch.setattr(benchmark, "measure", quick_bench)
+    monkeypatch.setattr(pipeline, "measure", quick_bench)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def cut_only(tmp_path_factory):
     """The same without refit or clock."""
     folder = tmp_path_factory.mktemp("cut")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "measure", quick_bench)
+        patch.setattr(pipeline, "measure", quick_bench)
         report = pipeline.run(RESNET, folder / "out.onnx", PLAIN, save_plan=folder / "plan.json")
     return report, folder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune.bench import measure
+from onnxprune.bench.measure import measure
 from onnxprune.data.specs import input_specs, resolve_shapes
 from onnxprune.data.synthetic import random_feed
 from onnxprune.runtime.session import Feeds

@@ -8,8 +8,13 @@ import pytest
 from onnx import helper, numpy_helper
 from scipy import stats
 
-from onnxprune import bench
-from onnxprune.bench import Estimate, Readings, choose, estimate, measure, summarize, verdict
+from onnxprune.bench import machine
+from onnxprune.bench import measure as measuring
+from onnxprune.bench import readings as reading
+from onnxprune.bench.measure import measure
+from onnxprune.bench.readings import Readings
+from onnxprune.bench.statistics import Estimate, choose, estimate, verdict
+from onnxprune.bench.summary import summarize
 from onnxprune.errors import UsageError
 from onnxprune.report.json import to_json, validate
 from onnxprune.runtime.session import RunFailedError
@@ -246,12 +251,13 @@ class Clock:
                 clock.now += clock.seconds[self.model] / self.threads
                 clock.log.append((feeds, self.model, self.threads))
 
-        monkeypatch.setattr(bench, "Session", Session)
+        monkeypatch.setattr(reading, "Session", Session)
         clocks = {"perf_counter": lambda: self.now} | dict.fromkeys(
             ("perf_counter_ns", "process_time_ns"), lambda: round(self.now * 1e9)
         )
-        monkeypatch.setattr(bench, "time", SimpleNamespace(**clocks))
-        monkeypatch.setattr(bench.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+        for room in (reading, measuring):
+            monkeypatch.setattr(room, "time", SimpleNamespace(**clocks))
+        monkeypatch.setattr(machine.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
     def measure(self, models, feeds=("f",), **changes):
         given = {"names": models, "threads": 1, "provider": "CPUExecutionProvider"}
@@ -336,7 +342,7 @@ class TestMeasureOnAKnownMachine:
     @pytest.mark.parametrize(("cpu_sd", "pairs"), [(0.2, 12), (0.0, 6)])
     def test_more_pairs_while_the_interval_that_decides_is_wide(self, monkeypatch, cpu_sd, pairs):
         made = iter(rounds(pairs=12, wall_sd=0.2, cpu_sd=cpu_sd, jitter=0))
-        monkeypatch.setattr(bench, "_round", lambda *_: next(made))
+        monkeypatch.setattr(measuring, "_round", lambda *_: next(made))
         assert Clock(monkeypatch, {}).measure("ab").pairs == pairs
 
     def test_threads_have_one_thread_sessions_beside_them(self, monkeypatch):
