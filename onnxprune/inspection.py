@@ -15,11 +15,6 @@ __all__ = ["frozen_axes", "inspect_groups", "obstacles"]
 
 # The operators whose weights a cut is meant to shrink.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Gather")
-_UNLOCK = {
-    "interface": "graph inputs and outputs stay as they are: other programs rely on them",
-    "rule": "a rule for this operator and axis in onnxprune.coupling.rules",
-    "": "nothing: the operator looks at the whole axis at once",
-}
 
 
 def inspect_groups(
@@ -157,7 +152,7 @@ def frozen_axes(found: Analysis) -> Iterator[FrozenAxis]:
                 node=node.name if node else "",
                 op=node.op_type if node else "",
                 reason=f"{why.reason} ({source}, axis {why.axis.axis})",
-                unlock=_UNLOCK[why.unlock],
+                unlock=why.unlock,
             )
 
 

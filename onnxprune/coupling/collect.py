@@ -4,15 +4,17 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
-from onnxprune.coupling.rules import Op, Tensor, lookup
+from onnxprune.coupling.rules import Op, Tensor, frozen, lookup
 from onnxprune.model.derived import constant_values, derived_nodes
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Collected", "collect"]
 
+_INTERFACE = "graph inputs and outputs stay as they are: other programs rely on them"
 _NO_RULE = "onnxprune has no rule for {op}"
 _NO_AXIS = "{op} cannot be cut along this axis"
+_RULE = "a rule for this operator and axis in onnxprune.coupling.rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     found = Collected(sizes, [], [], constants, derived, {})
     for value, what in _interface(view) if interface else ():
         for axis in range(len(trace.shapes.get(value, ()))):
-            found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock="interface"))
+            found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE))
     for node in view.nodes:
         if node.index not in derived:
             _one(found, node, make_op(view, trace, node, constants, numbers))
@@ -100,11 +102,13 @@ def _one(found: Collected, node: Node, op: Op) -> None:
         if isinstance(relation, Freeze):
             found.blame.setdefault(relation.axis, node)
         found.relations.append(relation)
-    reason = (_NO_AXIS if rule is not None else _NO_RULE).format(op=node.op_type)
+    reason, unlock = (_NO_AXIS if rule is not None else _NO_RULE).format(op=node.op_type), _RULE
+    if (known := frozen.lookup(node.domain, node.op_type)) is not None:
+        reason, unlock = known.reason, known.unlock
     for axis in _axes(found, op, node):
         if axis not in mentioned:
             found.blame.setdefault(axis, node)
-            found.relations.append(Freeze(axis, reason, unlock="rule"))
+            found.relations.append(Freeze(axis, reason, unlock=unlock))
 
 
 def _known(op: Op) -> bool:

@@ -6,10 +6,22 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "Contract", "Free", "Freeze", "How", "Positions", "Relation", "Split", "Tie"]
+__all__ = [
+    "NOTHING",
+    "Axis",
+    "Contract",
+    "Free",
+    "Freeze",
+    "How",
+    "Positions",
+    "Relation",
+    "Split",
+    "Tie",
+]
 
 Positions = NDArray[np.int64]
 How = Literal["sum", "mean", "norm"]
+NOTHING = "nothing: the operator looks at the whole axis at once"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,12 +62,15 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The axis (or only the positions of ``index``) cannot be cut, for a reason one can read."""
+    """The axis (or only the positions of ``index``) cannot be cut, for a reason one can read.
+
+    ``unlock`` says what would free it.
+    """
 
     axis: Axis
     reason: str
     index: Positions | None = None
-    unlock: str = ""
+    unlock: str = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnxprune.coupling.relations import Axis, Freeze, Positions, Relation, Split, Tie
+from onnxprune.coupling.relations import NOTHING, Axis, Freeze, Positions, Relation, Split, Tie
 
 __all__ = ["Frozen", "Solution", "solve"]
 
@@ -155,7 +155,7 @@ class _Base:
         for label in np.unique(self.labels[self.atoms.of(axis)]).tolist():
             if label in self.reasons:
                 return self.reasons[label]
-        return Frozen("frozen", "", axis)
+        return Frozen("frozen", NOTHING, axis)
 
     def _label(self) -> None:
         count = self.atoms.count

@@ -6,6 +6,7 @@ that no relation of a node mentions is frozen with the operator's name.
 
 from onnxprune.coupling.rules import (
     convolution,
+    frozen,
     linear,
     movement,
     normalization,
@@ -21,6 +22,7 @@ __all__ = [
     "Rule",
     "Tensor",
     "convolution",
+    "frozen",
     "linear",
     "lookup",
     "movement",

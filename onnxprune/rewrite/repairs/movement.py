@@ -1,99 +1,20 @@
-"""What operators carry in attributes and parameter inputs, mended for a cut.
-
-A repair looks at which axes of its node lose positions and says what the node's parameters must
-be afterwards. Slicing the weights and keeping computed shapes right is done elsewhere.
-"""
-
-from collections.abc import Callable, Set
-from typing import TypeAlias
+"""Parameters of operators that move elements: shapes, sizes, starts, indices, paddings."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxprune.coupling.relations import Axis
-from onnxprune.model.view import Node
-from onnxprune.rewrite.keeps import Keeps, Mask
-from onnxprune.runtime.trace import Trace
+from onnxprune.rewrite.repairs._site import Site, repairs
 
-__all__ = ["Repair", "Site", "UnrepresentableError", "repair"]
-
-Array = NDArray[np.generic]
-
-
-class UnrepresentableError(Exception):
-    """The operator has no parameters that mean the wanted cut."""
-
-
-class Site:
-    """One node under a cut, at the sizes of one trace.
-
-    ``attributes`` collects new attribute values (None: the attribute goes), ``parameters`` new
-    values of parameter inputs; a slot past the last input is added. ``known`` names the values
-    that constants and shapes decide.
-    """
-
-    def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int, known: Set[str]) -> None:
-        self.node, self.trace, self.keeps, self.opset = node, trace, keeps, opset
-        self.known = known
-        self.attributes: dict[str, object] = {}
-        self.parameters: dict[int, Array] = {}
-
-    def keep(self, value: str, axis: int) -> Mask | None:
-        """Return the keep mask of an axis, None where it stays whole."""
-        return self.keeps.get(Axis(value, axis))
-
-    def full(self, value: str, axis: int) -> Mask:
-        """Return the keep mask of an axis, all true where it stays whole."""
-        mask = self.keep(value, axis)
-        return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
-
-    def kept(self, value: str, axis: int) -> int:
-        """Return how many positions of an axis stay."""
-        mask, size = self.keep(value, axis), self.trace.shapes[value][axis]
-        if mask is None:
-            return size
-        if len(mask) == size:
-            return int(mask.sum())
-        count = int(mask.sum()) * size  # the mask was made at other sizes of dynamic axes
-        if count % len(mask):
-            self.refuse("a dynamic axis does not divide")
-        return count // len(mask)
-
-    def parameter(self, slot: int) -> Array | None:
-        """Return the value of a parameter input at this trace, None where data decide it."""
-        if slot >= len(self.node.inputs) or self.node.inputs[slot] not in self.known:
-            return None
-        return self.trace.values.get(self.node.inputs[slot])
-
-    def refuse(self, why: str) -> None:
-        """Give up: the cut cannot be written."""
-        msg = f"{self.node.op_type} {self.node.name}: {why}"
-        raise UnrepresentableError(msg)
-
-
-Repair: TypeAlias = Callable[[Site], None]
-
-
-def repair(site: Site) -> None:
-    """Fill in the attributes and parameters that a node needs after the cut."""
-    function = _REPAIRS.get(site.node.op_type)
-    if function is not None and site.node.domain == "":
-        function(site)
-
-
-def _conv(site: Site) -> None:
-    group = site.node.attributes.get("group", 1)
-    if not isinstance(group, int) or group == 1:
-        return
-    x, w, y = site.node.inputs[0], site.node.inputs[1], site.node.outputs[0]
-    transposed = site.node.op_type == "ConvTranspose"
-    value, axis = (y, 1) if transposed else (x, 1)
-    per_group = site.kept(w, 1)
-    count = site.kept(value, axis)
-    if count % per_group:
-        site.refuse("the kept channels do not fill whole groups")
-    if count // per_group != group:
-        site.attributes["group"] = count // per_group
+__all__ = [
+    "constant_of_shape",
+    "gather",
+    "pad",
+    "reshape",
+    "resize",
+    "slicing",
+    "split",
+    "squeeze",
+    "tile",
+]
 
 
 def _shape(site: Site, slot: int) -> None:
@@ -116,15 +37,20 @@ def _shape(site: Site, slot: int) -> None:
     site.parameters[slot] = target.astype(given.dtype)
 
 
-def _reshape(site: Site) -> None:
+@repairs("Expand", "Reshape")
+def reshape(site: Site) -> None:
+    """The target shape is the second input."""
     _shape(site, 1)
 
 
-def _constant_of_shape(site: Site) -> None:
+@repairs("ConstantOfShape")
+def constant_of_shape(site: Site) -> None:
+    """The shape is the only input."""
     _shape(site, 0)
 
 
-def _resize(site: Site) -> None:
+@repairs("Resize")
+def resize(site: Site) -> None:
     """Sizes are listed for all axes, or for those that ``axes`` names."""
     sizes, y = site.parameter(3), site.node.outputs[0]
     if sizes is None or not sizes.size:
@@ -138,7 +64,9 @@ def _resize(site: Site) -> None:
     site.parameters[3] = new
 
 
-def _split(site: Site) -> None:
+@repairs("Split")
+def split(site: Site) -> None:
+    """Sizes of the parts, where they are given or no longer equal."""
     x = site.node.inputs[0]
     axis = _axis(site, 0)
     if site.keep(x, axis) is None:
@@ -162,7 +90,8 @@ def _axis(site: Site, default: int) -> int:
     return axis % len(site.trace.shapes[site.node.inputs[0]])
 
 
-def _slice(site: Site) -> None:
+@repairs("Slice")
+def slicing(site: Site) -> None:
     """Starts and ends count kept positions, which must still lie as far apart as the step says."""
     x, y = site.node.inputs[0], site.node.outputs[0]
     given = _slice_parameters(site)
@@ -207,7 +136,8 @@ def _slice_parameters(site: Site) -> tuple[list[int], list[int], list[int], list
     return starts, ends, axes or list(range(len(starts))), steps or [1] * len(starts)
 
 
-def _gather(site: Site) -> None:
+@repairs("Gather")
+def gather(site: Site) -> None:
     """Constant indices are renumbered; positions that go are no longer asked for."""
     x, y = site.node.inputs[0], site.node.outputs[0]
     axis = _axis(site, 0)
@@ -227,7 +157,8 @@ def _gather(site: Site) -> None:
     site.parameters[1] = (np.cumsum(mask) - 1)[wanted].astype(indices.dtype)
 
 
-def _squeeze(site: Site) -> None:
+@repairs("Squeeze")
+def squeeze(site: Site) -> None:
     """Without a list of axes every axis of size 1 goes: none may become one."""
     x = site.node.inputs[0]
     if len(site.node.inputs) > 1 or "axes" in site.node.attributes:
@@ -237,7 +168,9 @@ def _squeeze(site: Site) -> None:
             site.refuse("an axis would shrink to one and be squeezed")
 
 
-def _tile(site: Site) -> None:
+@repairs("Tile")
+def tile(site: Site) -> None:
+    """Repeats of axes whose copies are cut apart."""
     x, y = site.node.inputs[0], site.node.outputs[0]
     repeats = site.parameter(1)
     if repeats is None:
@@ -253,7 +186,8 @@ def _tile(site: Site) -> None:
     site.parameters[1] = new
 
 
-def _pad(site: Site) -> None:
+@repairs("Pad")
+def pad(site: Site) -> None:
     """Padding counts its own kept positions; what is padded counts as the input says."""
     x, y = site.node.inputs[0], site.node.outputs[0]
     rank = len(site.trace.shapes[x])
@@ -279,37 +213,3 @@ def _pad(site: Site) -> None:
         site.attributes["pads"] = [int(v) for v in pads]
     elif changed:
         site.parameters[1] = pads
-
-
-def _recurrent(site: Site) -> None:
-    site.attributes["hidden_size"] = site.kept(site.node.inputs[2], 2)
-
-
-def _group_norm(site: Site) -> None:
-    groups = site.node.attributes["num_groups"]
-    x = site.node.inputs[0]
-    assert isinstance(groups, int)
-    size = site.trace.shapes[x][1] // groups
-    if site.kept(x, 1) % size:
-        site.refuse("only whole groups can go")
-    site.attributes["num_groups"] = site.kept(x, 1) // size
-
-
-_REPAIRS: dict[str, Repair] = {
-    "ConstantOfShape": _constant_of_shape,
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "GRU": _recurrent,
-    "LSTM": _recurrent,
-    "RNN": _recurrent,
-    "Expand": _reshape,
-    "Gather": _gather,
-    "GroupNormalization": _group_norm,
-    "Pad": _pad,
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Slice": _slice,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Tile": _tile,
-}

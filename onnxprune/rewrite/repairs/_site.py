@@ -1,0 +1,92 @@
+"""What a repair sees of a node under a cut, and the table of all repairs."""
+
+from collections.abc import Callable, Set
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.view import Node
+from onnxprune.rewrite.keeps import Keeps, Mask
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Array", "Repair", "Site", "UnrepresentableError", "repair", "repairs"]
+
+Array = NDArray[np.generic]
+
+
+class UnrepresentableError(Exception):
+    """The operator has no parameters that mean the wanted cut."""
+
+
+class Site:
+    """One node under a cut, at the sizes of one trace.
+
+    ``attributes`` collects new attribute values (None: the attribute goes), ``parameters`` new
+    values of parameter inputs; a slot past the last input is added. ``known`` names the values
+    that constants and shapes decide.
+    """
+
+    def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int, known: Set[str]) -> None:
+        self.node, self.trace, self.keeps, self.opset = node, trace, keeps, opset
+        self.known = known
+        self.attributes: dict[str, object] = {}
+        self.parameters: dict[int, Array] = {}
+
+    def keep(self, value: str, axis: int) -> Mask | None:
+        """Return the keep mask of an axis, None where it stays whole."""
+        return self.keeps.get(Axis(value, axis))
+
+    def full(self, value: str, axis: int) -> Mask:
+        """Return the keep mask of an axis, all true where it stays whole."""
+        mask = self.keep(value, axis)
+        return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
+
+    def kept(self, value: str, axis: int) -> int:
+        """Return how many positions of an axis stay."""
+        mask, size = self.keep(value, axis), self.trace.shapes[value][axis]
+        if mask is None:
+            return size
+        if len(mask) == size:
+            return int(mask.sum())
+        count = int(mask.sum()) * size  # the mask was made at other sizes of dynamic axes
+        if count % len(mask):
+            self.refuse("a dynamic axis does not divide")
+        return count // len(mask)
+
+    def parameter(self, slot: int) -> Array | None:
+        """Return the value of a parameter input at this trace, None where data decide it."""
+        if slot >= len(self.node.inputs) or self.node.inputs[slot] not in self.known:
+            return None
+        return self.trace.values.get(self.node.inputs[slot])
+
+    def refuse(self, why: str) -> None:
+        """Give up: the cut cannot be written."""
+        msg = f"{self.node.op_type} {self.node.name}: {why}"
+        raise UnrepresentableError(msg)
+
+
+Repair: TypeAlias = Callable[[Site], None]
+_REPAIRS: dict[tuple[str, str], Repair] = {}
+
+
+def repairs(*op_types: str, domain: str = "") -> Callable[[Repair], Repair]:
+    """Register a repair for operators; a second one for the same operator is a defect."""
+
+    def register(function: Repair) -> Repair:
+        for op_type in op_types:
+            if (domain, op_type) in _REPAIRS:
+                msg = f"two repairs for {op_type}"
+                raise ValueError(msg)
+            _REPAIRS[domain, op_type] = function
+        return function
+
+    return register
+
+
+def repair(site: Site) -> None:
+    """Fill in the attributes and parameters that a node needs after the cut."""
+    function = _REPAIRS.get((site.node.domain, site.node.op_type))
+    if function is not None:
+        function(site)

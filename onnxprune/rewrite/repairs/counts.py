@@ -1,0 +1,40 @@
+"""Attributes that count channels: groups, hidden units, heads."""
+
+from onnxprune.rewrite.repairs._site import Site, repairs
+
+__all__ = ["conv", "group_normalization", "recurrent"]
+
+
+@repairs("Conv", "ConvTranspose")
+def conv(site: Site) -> None:
+    """Groups that stay."""
+    group = site.node.attributes.get("group", 1)
+    if not isinstance(group, int) or group == 1:
+        return
+    x, w, y = site.node.inputs[0], site.node.inputs[1], site.node.outputs[0]
+    transposed = site.node.op_type == "ConvTranspose"
+    value, axis = (y, 1) if transposed else (x, 1)
+    per_group = site.kept(w, 1)
+    count = site.kept(value, axis)
+    if count % per_group:
+        site.refuse("the kept channels do not fill whole groups")
+    if count // per_group != group:
+        site.attributes["group"] = count // per_group
+
+
+@repairs("GRU", "LSTM", "RNN")
+def recurrent(site: Site) -> None:
+    """Units that stay."""
+    site.attributes["hidden_size"] = site.kept(site.node.inputs[2], 2)
+
+
+@repairs("GroupNormalization")
+def group_normalization(site: Site) -> None:
+    """Whole groups that stay."""
+    groups = site.node.attributes["num_groups"]
+    x = site.node.inputs[0]
+    assert isinstance(groups, int)
+    size = site.trace.shapes[x][1] // groups
+    if site.kept(x, 1) % size:
+        site.refuse("only whole groups can go")
+    site.attributes["num_groups"] = site.kept(x, 1) // size
