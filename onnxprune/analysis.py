@@ -23,7 +23,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.verify import Verifier
 from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
-from onnxprune.runtime.trace import Trace, trace
+from onnxprune.runtime.trace import Trace, agree, trace
 
 __all__ = ["Analysis", "analyse", "read_samples"]
 
@@ -118,7 +118,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     first = _first_trace(view, plain, source)
     found = list(_further_traces(view, [feed(s) for s in _other_sizes(specs, shapes, samples)]))
     probes = (*(probe for probe, _ in found), plain, feed(shapes))[:2]
-    traces = tuple(seen for _, seen in found) or (first,)
+    traces = agree([seen for _, seen in found] or [first])
     coupling = couple(view, traces[0])
     return Analysis(
         model=model,

@@ -13,6 +13,7 @@ from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
 from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.view import build_view
 from onnxprune.options import Options
 from onnxprune.recovery.recover import Recovered
@@ -161,8 +162,8 @@ def _added(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:
     """Name what the original does not have: biases, and shapes of layers that part in width."""
 
     def names(model: onnx.ModelProto) -> list[str]:
-        graph = model.graph
-        return [*(t.name for t in graph.initializer), *(v for n in graph.node for v in n.output)]
+        initializers = (t.name for graph in graphs_of(model.graph) for t in graph.initializer)
+        return [*initializers, *(v for node in numbered_nodes(model) for v in node.output)]
 
     known = set(names(before))
     return tuple(name for name in names(after) if name not in known)

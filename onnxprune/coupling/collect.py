@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
-from onnxprune.coupling.rules import Op, Tensor, frozen, lookup
+from onnxprune.coupling.rules import UNKNOWN, Op, OpBody, Tensor, frozen, lookup
 from onnxprune.model.derived import constant_values, derived_nodes
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
@@ -15,6 +15,7 @@ _INTERFACE = "graph inputs and outputs stay as they are: other programs rely on 
 _NO_RULE = "onnxprune has no rule for {op}"
 _NO_AXIS = "{op} cannot be cut along this axis"
 _RULE = "a rule for this operator and axis in onnxprune.coupling.rules"
+_NO_TENSOR = "{op} handles what is no tensor, or what no run has shown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     for value, what in _interface(view) if interface else ():
         for axis in range(len(trace.shapes.get(value, ()))):
             found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE))
+    for value, number in trace.varying:
+        found.relations.append(Freeze(Axis(value, number), "its size changes from turn to turn"))
     for node in view.nodes:
         if node.index not in derived:
             _one(found, node, make_op(view, trace, node, constants, numbers))
@@ -87,6 +90,7 @@ def _one(found: Collected, node: Node, op: Op) -> None:
     """Add one node's relations, and freeze the axes that they leave out."""
     mentioned: set[Axis] = set()
     rule = lookup(node.domain, node.op_type)
+    reason = _NO_RULE if rule is None else _NO_AXIS if _known(op) else _NO_TENSOR
     relations = list(rule(op)) if rule is not None and _known(op) else []
     for relation in relations:
         match relation:
@@ -102,18 +106,18 @@ def _one(found: Collected, node: Node, op: Op) -> None:
         if isinstance(relation, Freeze):
             found.blame.setdefault(relation.axis, node)
         found.relations.append(relation)
-    reason, unlock = (_NO_AXIS if rule is not None else _NO_RULE).format(op=node.op_type), _RULE
+    unlock = _RULE
     if (known := frozen.lookup(node.domain, node.op_type)) is not None:
         reason, unlock = known.reason, known.unlock
     for axis in _axes(found, op, node):
         if axis not in mentioned:
             found.blame.setdefault(axis, node)
-            found.relations.append(Freeze(axis, reason, unlock=unlock))
+            found.relations.append(Freeze(axis, reason.format(op=node.op_type), unlock=unlock))
 
 
 def _known(op: Op) -> bool:
     """Whether every value of the node is a tensor whose shape the trace has seen."""
-    return all(t is None or t.shape is not _UNKNOWN for t in (*op.inputs, *op.outputs))
+    return all(t is None or t.known for t in (*op.inputs, *op.outputs))
 
 
 def _axes(found: Collected, op: Op, node: Node) -> Iterator[Axis]:
@@ -124,8 +128,9 @@ def _axes(found: Collected, op: Op, node: Node) -> Iterator[Axis]:
     for tensor in op.outputs:
         if tensor is not None:
             yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
-    for value in node.captured:
-        yield from (axis for axis in (Axis(value, i) for i in range(8)) if axis in found.sizes)
+    for body in op.bodies.values():
+        for tensor in (*body.inputs, *body.outputs):
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
 
 
 # Inputs that say how, not what: their own axes are no channels.
@@ -162,7 +167,6 @@ _PARAMETERS: dict[str, tuple[int, ...]] = {
         (1,),
     ),
 }
-_UNKNOWN: tuple[int, ...] = (-1,)
 
 
 def make_op(
@@ -170,17 +174,20 @@ def make_op(
 ) -> Op:
     """Show a node to its rule; what depends on the data of one run is kept from it."""
 
-    def tensor(value: str) -> Tensor | None:
-        if not value:
-            return None
-        shape = trace.shapes.get(value, _UNKNOWN)
+    def tensor(value: str) -> Tensor:
+        shape = trace.shapes.get(value, UNKNOWN)
         data = trace.values.get(value) if value in constants or value in numbers else None
         if data is None and view.is_constant(value):
             data = view.constant(value)
         return Tensor(value, shape, value in constants, data)
 
-    inputs = tuple(tensor(value) for value in node.inputs)
-    outputs = tuple(tensor(value) for value in node.outputs)
-    return Op(
-        node.name, node.op_type, node.domain, view.opset, dict(node.attributes), inputs, outputs
+    inputs, outputs = (
+        tuple(tensor(value) if value else None for value in values)
+        for values in (node.inputs, node.outputs)
     )
+    bodies = {
+        attribute: OpBody(tuple(map(tensor, body.inputs)), tuple(map(tensor, body.outputs)))
+        for attribute, body in node.bodies.items()
+    }
+    attributes = dict(node.attributes)
+    return Op(node.name, node.op_type, node.domain, view.opset, attributes, inputs, outputs, bodies)

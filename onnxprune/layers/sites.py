@@ -51,10 +51,13 @@ class Site:
 
 
 def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]:
-    """Yield the operators that can be refitted, in the order of the graph."""
+    """Yield the operators that can be refitted, in the order of the graph.
+
+    What bodies compute no run can show, so their layers are left as they are.
+    """
     for node in view.nodes:
         site = None
-        if node.op_type in _SITES and view.is_constant(node.inputs[1]):
+        if node.owner < 0 and node.op_type in _SITES and view.is_constant(node.inputs[1]):
             site = _SITES[node.op_type](view, trace, node)
         if site is not None:
             yield _joined(view, trace, collected, site)

@@ -110,8 +110,19 @@ def _constant_terms(view: View) -> Iterator[Term]:
 def _mac_terms(view: View, trace: Trace) -> Iterator[Term]:
     for node in view.nodes:
         if node.domain == "" and all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v):
+            turns = _turns(view, trace, node)
             for macs, axes in _macs(node, trace):
-                yield Term(node.name, Cost(0, macs, 0), axes)
+                yield Term(node.name, Cost(0, turns * macs, 0), axes)
+
+
+def _turns(view: View, trace: Trace, node: Node) -> int:
+    """Count how often a run comes to a node: as often as the bodies around it are entered."""
+    turns = 1
+    while node.owner >= 0:
+        scope = next(s for s in reversed(view.scopes) if s.first <= node.index)
+        node = view.by_index[node.owner]
+        turns *= trace.turns.get(node.index, {}).get(scope.attribute, 1)
+    return turns
 
 
 def _macs(node: Node, trace: Trace) -> Iterator[tuple[int, tuple[Axis, ...]]]:

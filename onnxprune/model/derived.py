@@ -13,7 +13,7 @@ def constant_values(view: View) -> frozenset[str]:
     known = set(view.uses)
     for node in view.nodes:
         given = [value for value in node.inputs if value]
-        if given and not node.captured and all(value in known for value in given):
+        if given and not node.bodies and all(value in known for value in given):
             known.update(value for value in node.outputs if value)
     return frozenset(known)
 
@@ -26,11 +26,14 @@ def derived_nodes(view: View, trace: Trace) -> frozenset[int]:
     paddings that way). Their axes are no channels, but their numbers may count some.
     """
     constants = constant_values(view)
+    given_out = {v for n in view.nodes for body in n.bodies.values() for v in body.outputs}
     derived: set[str] = set()
     nodes: set[int] = set()
     for node in view.nodes:
         given = [value for value in node.inputs if value]
-        if node.captured or not all(_is_number(value, trace) for value in node.outputs if value):
+        if node.bodies or not given_out.isdisjoint(node.outputs):
+            continue  # what a body gives out is nobody's parameter
+        if not all(_is_number(value, trace) for value in node.outputs if value):
             continue
         if node.op_type in ("Shape", "Size"):
             wanted = True

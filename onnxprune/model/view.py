@@ -1,7 +1,7 @@
 """A thin index over a ModelProto: who makes a value, who uses it, what is constant."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from onnxprune.model.scopes import Scope, find_scopes
 from onnxprune.model.tensors import to_array
 
-__all__ = ["Edge", "Node", "Use", "View", "build_view"]
+__all__ = ["Body", "Edge", "Node", "Use", "View", "build_view"]
 
 Array = NDArray[np.generic]
 _DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -27,7 +28,7 @@ _CONSTANT_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One input slot of one node."""
+    """One input slot of one node, of whatever graph."""
 
     node: int
     slot: int
@@ -41,11 +42,20 @@ class Use:
     edges: tuple[Edge, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a body of control flow takes and gives, in value names of the view."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One operator; ``inputs`` and ``outputs`` hold value names of the view, "" where absent.
 
-    ``captured`` names the outer values that bodies of control flow read.
+    ``bodies`` maps attributes to the bodies they hold; ``owner`` is the number of the node in
+    whose body this one lies, -1 in the main graph.
     """
 
     index: int
@@ -54,17 +64,20 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    captured: tuple[str, ...]
     attributes: Mapping[str, object]
     proto: onnx.NodeProto = field(repr=False)
+    bodies: Mapping[str, Body] = field(default_factory=dict)
+    owner: int = -1
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The index of a model's main graph.
+    """The index of a model, bodies of control flow included.
 
-    A constant of rank <= 1 is one value *per use* (exporters share identical vectors between
-    unrelated layers); a constant of higher rank is one value however often it is used.
+    A value inside a body is called ``node/attribute/value``; bodies read outer values by the
+    names that these have outside. A constant of rank <= 1 is one value *per use* (exporters share
+    identical vectors between unrelated layers); a constant of higher rank is one value however
+    often it is used.
     Constant nodes are constants, not nodes.
 
     Attributes
@@ -74,7 +87,9 @@ class View:
     base : Path
         Folder that external data is relative to.
     nodes : tuple of Node
-        In the order of the file, Constant nodes left out.
+        In the order of the file, bodies after the main graph; Constant nodes left out.
+    scopes : tuple of Scope
+        The main graph and all bodies.
     uses : mapping of value name to Use
         Of every constant.
     inputs, outputs : tuple of str
@@ -87,6 +102,7 @@ class View:
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    scopes: tuple[Scope, ...]
     uses: Mapping[str, Use]
     _tensors: Mapping[str, onnx.TensorProto | Array]
 
@@ -124,11 +140,18 @@ class View:
 
     @cached_property
     def by_index(self) -> dict[int, Node]:
-        """Map positions in the file's node list to nodes."""
+        """Map the numbers of nodes to nodes; in the main graph they are places in the file."""
         return {node.index: node for node in self.nodes}
 
+    @cached_property
+    def inner(self) -> frozenset[str]:
+        """Values of bodies: only their nodes can read them, and no run can show them."""
+        found = {value for node in self.nodes if node.owner >= 0 for value in node.outputs}
+        bodies = (body for node in self.nodes for body in node.bodies.values())
+        return frozenset(found.union(*(body.inputs for body in bodies)) - {""})
+
     def original(self, value: str) -> str:
-        """Return the name that a value has in the file."""
+        """Return the name that a value has in the file; ``node/attribute/value`` in bodies."""
         return self.uses[value].original if value in self.uses else value
 
 
@@ -146,47 +169,40 @@ def build_view(model: onnx.ModelProto, base: Path) -> View:
     -------
     View
     """
-    tensors = dict(_constants(model.graph))
+    scopes = find_scopes(model)
+    tensors = {name: tensor for scope in scopes for name, tensor in _constants(scope)}
     edges: dict[str, list[Edge]] = defaultdict(list)
-    for index, proto in enumerate(model.graph.node):
-        for slot, value in enumerate(proto.input):
-            if value in tensors:
-                edges[value].append(Edge(index, slot))
+    for scope in scopes:
+        for index, proto in enumerate(scope.graph.node, scope.first):
+            for slot, name in enumerate(proto.input):
+                if (value := scope.names.get(name, name)) in tensors:
+                    edges[value].append(Edge(index, slot))
     names = _split_uses(tensors, edges)
     opset = max((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAINS), default=1)
-    nodes = tuple(_nodes(model.graph, tensors, names))
-    uses: dict[str, Use] = {}
-    grouped: dict[str, list[Edge]] = defaultdict(list)
-    for edge, value in names.items():
-        grouped[value].append(edge)
-    for value, found in grouped.items():
-        slot = model.graph.node[found[0].node].input[found[0].slot]
-        uses[value] = Use(slot, tuple(found))
-    for value in tensors.keys() - edges.keys():  # read by bodies or by nobody
-        uses[value] = Use(value, ())
     return View(
         model=model,
         base=base,
         opset=opset,
-        nodes=nodes,
-        uses=uses,
+        nodes=tuple(_nodes(scopes, tensors, names)),
+        scopes=scopes,
+        uses=dict(_uses(tensors, edges, names)),
         _tensors=tensors,
         inputs=tuple(i.name for i in model.graph.input if i.name not in tensors),
         outputs=tuple(o.name for o in model.graph.output),
     )
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto | Array]]:
-    for tensor in graph.initializer:
-        yield tensor.name, tensor
-    for node in graph.node:
+def _constants(scope: Scope) -> Iterator[tuple[str, onnx.TensorProto | Array]]:
+    for tensor in scope.graph.initializer:
+        yield scope.names[tensor.name], tensor
+    for node in scope.graph.node:
         if node.op_type == "Constant" and node.domain in _DEFAULT_DOMAINS and node.attribute:
-            attribute = node.attribute[0]
+            value, attribute = scope.names[node.output[0]], node.attribute[0]
             if attribute.name == "value":
-                yield node.output[0], attribute.t
+                yield value, attribute.t
             elif attribute.name in _CONSTANT_FIELDS:
                 dtype = _CONSTANT_FIELDS[attribute.name]
-                yield node.output[0], np.asarray(helper.get_attribute_value(attribute), dtype)
+                yield value, np.asarray(helper.get_attribute_value(attribute), dtype)
 
 
 def _split_uses(
@@ -202,54 +218,49 @@ def _split_uses(
     return names
 
 
+def _uses(
+    tensors: Iterable[str], edges: Mapping[str, list[Edge]], names: Mapping[Edge, str]
+) -> Iterator[tuple[str, Use]]:
+    for original in tensors:
+        grouped: dict[str, list[Edge]] = {original: []}
+        for edge in edges.get(original, ()):
+            grouped.setdefault(names[edge], []).append(edge)
+        for value, found in grouped.items():
+            yield value, Use(original, tuple(found))
+
+
 def _nodes(
-    graph: onnx.GraphProto,
+    scopes: tuple[Scope, ...],
     tensors: Mapping[str, onnx.TensorProto | Array],
     names: Mapping[Edge, str],
 ) -> Iterator[Node]:
-    seen: set[str] = set()
-    for index, proto in enumerate(graph.node):
-        if proto.output and proto.output[0] in tensors:
-            continue
-        name = proto.name or f"{proto.op_type}_{index}"
-        if name in seen:
-            name = f"{name}_{index}"
-        seen.add(name)
-        inputs = tuple(names.get(Edge(index, s), v) for s, v in enumerate(proto.input))
-        attributes = {
-            a.name: helper.get_attribute_value(a)
-            for a in proto.attribute
-            if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-        }
-        domain = "" if proto.domain in _DEFAULT_DOMAINS else proto.domain
-        yield Node(
-            index,
-            name,
-            proto.op_type,
-            domain,
-            inputs,
-            tuple(proto.output),
-            tuple(sorted(_captured(proto))),
-            attributes,
-            proto,
+    bodies: dict[int, dict[str, Body]] = defaultdict(dict)
+    for scope in scopes:
+        bodies[scope.owner][scope.attribute] = Body(
+            tuple(scope.names[i.name] for i in scope.graph.input),
+            tuple(scope.names.get(o.name, o.name) for o in scope.graph.output),
         )
+    for scope in scopes:
+        for place, proto in enumerate(scope.graph.node):
+            index = scope.first + place
+            outputs = tuple(scope.names[v] if v else "" for v in proto.output)
+            if outputs and outputs[0] in tensors:
+                continue
+            inputs = (scope.names.get(v, v) for v in proto.input)
+            yield Node(
+                index,
+                scope.nodes[place],
+                proto.op_type,
+                "" if proto.domain in _DEFAULT_DOMAINS else proto.domain,
+                tuple(names.get(Edge(index, slot), value) for slot, value in enumerate(inputs)),
+                outputs,
+                _attributes(proto),
+                proto,
+                bodies.get(index, {}),
+                scope.owner,
+            )
 
 
-def _captured(node: onnx.NodeProto) -> set[str]:
-    """Outer values read inside a node's bodies."""
-    free: set[str] = set()
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
-        for body in bodies:
-            free |= _free_values(body)
-    return free
-
-
-def _free_values(graph: onnx.GraphProto) -> set[str]:
-    bound = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    free: set[str] = set()
-    for node in graph.node:
-        free |= {v for v in node.input if v and v not in bound}
-        free |= _captured(node) - bound
-        bound |= set(node.output)
-    return free | {o.name for o in graph.output if o.name not in bound}
+def _attributes(proto: onnx.NodeProto) -> dict[str, object]:
+    graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type not in graphs}

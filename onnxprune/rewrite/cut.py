@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
 from onnxprune.rewrite.keeps import Keeps
@@ -53,9 +54,10 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
     repaired = _repair(view, coupling, traces, keeps)
     model = onnx.ModelProto()
     model.CopyFrom(view.model)
+    nodes = numbered_nodes(model)
     for index, attributes in repaired.attributes.items():
         for name, value in attributes.items():
-            _set_attribute(model.graph.node[index], name, value)
+            _set_attribute(nodes[index], name, value)
     edges = {**_sliced(view, keeps), **repaired.edges}
     writer = _Writer(view, model)
     writer.write(edges)
@@ -117,12 +119,17 @@ class _Writer:
 
     def __init__(self, view: View, model: onnx.ModelProto) -> None:
         self.view, self.model = view, model
-        self.initializers = {t.name: t for t in model.graph.initializer}
-        self.names = {
-            *self.initializers,
-            *(v for n in model.graph.node for v in n.output),
-            *(i.name for i in model.graph.input),
-        }
+        self.graphs = list(graphs_of(model.graph))
+        self.nodes = numbered_nodes(model)
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.constants: dict[str, onnx.NodeProto] = {}
+        self.names: set[str] = set()
+        for scope, graph in zip(view.scopes, self.graphs, strict=True):
+            self.initializers.update((scope.names[t.name], t) for t in graph.initializer)
+            outputs = [(v, n) for n in graph.node for v in n.output if v]
+            self.constants.update((scope.names[v], n) for v, n in outputs)
+            self.names.update(t.name for t in (*graph.initializer, *graph.input))
+            self.names.update(v for v, _ in outputs)
         self.made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
     def write(self, edges: Mapping[Edge, Array]) -> None:
@@ -139,33 +146,35 @@ class _Writer:
 
     def insert(self, copies: Mapping[Edge, Copy]) -> None:
         """Put copies of shape nodes in front of their readers."""
-        nodes = list(self.model.graph.node)
         placed: dict[int, list[onnx.NodeProto]] = defaultdict(list)
         for edge, copy in copies.items():
             proto = onnx.NodeProto()
-            proto.CopyFrom(nodes[copy.node.index])
+            proto.CopyFrom(self.nodes[copy.node.index])
             name = self._fresh(f"{proto.output[0]}_cut")
             proto.name, proto.output[0] = name, name
             for slot, array in copy.replaced.items():
                 proto.input[slot] = self._constant(f"{name}_{slot}", array)
-            nodes[edge.node].input[edge.slot] = name
+            self.nodes[edge.node].input[edge.slot] = name
             placed[edge.node].append(proto)
-        if placed:
-            del self.model.graph.node[:]
-            for index, node in enumerate(nodes):
-                self.model.graph.node.extend([*placed[index], node])
+        for scope, graph in reversed(list(zip(self.view.scopes, self.graphs, strict=True))):
+            nodes = list(graph.node)
+            places = range(scope.first, scope.first + len(nodes))
+            if not placed.keys().isdisjoint(places):
+                del graph.node[:]
+                for index, node in zip(places, nodes, strict=True):
+                    graph.node.extend([*placed[index], node])
 
     def _in_place(self, original: str, changed: Mapping[Edge, Array]) -> bool:
         uses = {e for use in self.view.uses.values() if use.original == original for e in use.edges}
         arrays = list(changed.values())
         same = all(np.array_equal(arrays[0], a) for a in arrays[1:])
-        if not uses or uses != set(changed) or not same or self._captured(original):
+        if not uses or uses != set(changed) or not same:
             return False
         if original in self.initializers:
             tensor = self.initializers[original]
             tensor.CopyFrom(from_array(arrays[0], tensor))
             return True
-        node = next(n for n in self.model.graph.node if original in n.output)
+        node = self.constants[original]
         attribute = node.attribute[0]
         if attribute.name == "value":
             attribute.t.CopyFrom(from_array(arrays[0], attribute.t))
@@ -173,17 +182,17 @@ class _Writer:
             _set_attribute(node, attribute.name, arrays[0].tolist())
         return True
 
-    def _captured(self, original: str) -> bool:
-        return any(original in node.captured for node in self.view.nodes)
-
     def _beside(self, original: str, edge: Edge, array: Array) -> None:
         """Give one slot a constant of its own."""
-        inputs = self.model.graph.node[edge.node].input
+        inputs = self.nodes[edge.node].input
         inputs.extend([""] * (edge.slot + 1 - len(inputs)))
         inputs[edge.slot] = self._constant(original, array)
 
     def _constant(self, like: str, array: Array) -> str:
-        """Add an initializer named after another value; equal ones are stored once."""
+        """Add an initializer named after another value; equal ones are stored once.
+
+        All go into the main graph: bodies read them from there.
+        """
         key = (like, array.tobytes(), array.shape)
         if key not in self.made:
             self.made[key] = name = self._fresh(f"{like}_cut")
@@ -224,14 +233,19 @@ def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
     sizes: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
     for axis, mask in keeps.items():
         sizes[view.original(axis.value)][axis.axis] = (len(mask), int(mask.sum()))
-    whole = {t.name: tuple(t.dims) for t in view.model.graph.initializer}
-    kept = {t.name for t in model.graph.initializer if tuple(t.dims) == whole.get(t.name)}
-    for info in (*model.graph.value_info, *model.graph.input):
-        if info.name not in sizes or info.name in kept:
-            continue
-        dims = info.type.tensor_type.shape.dim
-        for number, (before, after) in sizes[info.name].items():
-            if number < len(dims) and dims[number].dim_value == before:
-                dims[number].dim_value = after
-            elif number < len(dims) and dims[number].HasField("dim_value"):
-                dims[number].ClearField("dim_value")
+    for scope, graph in zip(view.scopes, graphs_of(model.graph), strict=True):
+        whole = {t.name: tuple(t.dims) for t in scope.graph.initializer}
+        kept = {t.name for t in graph.initializer if tuple(t.dims) == whole.get(t.name)}
+        for info in (*graph.value_info, *graph.input, *graph.output):
+            value = scope.names.get(info.name)
+            if value in sizes and info.name not in kept:
+                _resize(info, sizes[value])
+
+
+def _resize(info: onnx.ValueInfoProto, sizes: Mapping[int, tuple[int, int]]) -> None:
+    dims = info.type.tensor_type.shape.dim
+    for number, (before, after) in sizes.items():
+        if number < len(dims) and dims[number].dim_value == before:
+            dims[number].dim_value = after
+        elif number < len(dims) and dims[number].HasField("dim_value"):
+            dims[number].ClearField("dim_value")

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.relations import Axis, Contract
+from onnxprune.model.scopes import graphs_of
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
 
@@ -184,19 +185,11 @@ class _Builder:
     def build(self) -> Gated:
         model = onnx.ModelProto()
         model.CopyFrom(self.view.model)
-        nodes = list(model.graph.node)
-        del model.graph.node[:]
-        del model.graph.value_info[:]
-        for index, node in enumerate(nodes):
-            model.graph.node.extend(self.before.get(index, ()))
-            if index not in self.replaced:
-                for (at, slot), value in self.inputs.items():
-                    if at == index:
-                        node.input[slot] = value
-                if index in self.renamed:
-                    node.output[0] = self.renamed[index]
-                model.graph.node.append(node)
-            model.graph.node.extend(self.after.get(index, ()))
+        graphs = list(graphs_of(model.graph))
+        end = sum(len(graph.node) for graph in graphs)
+        for graph in reversed(graphs):  # bodies before what holds them
+            end -= len(graph.node)
+            self._rewrite(graph, end)
         model.graph.initializer.extend(self.zeros.values())
         for axis, shape in self.shapes.items():
             model.graph.input.append(
@@ -206,3 +199,18 @@ class _Builder:
             kind = helper.np_dtype_to_tensor_dtype(dtype)
             model.graph.input.append(helper.make_tensor_value_info(_ratio_name(axis), kind, ()))
         return Gated(model, self.shapes, self.ratios)
+
+    def _rewrite(self, graph: onnx.GraphProto, first: int) -> None:
+        """Put in what was collected for the nodes of one graph; bodies capture masks and zeros."""
+        nodes = list(graph.node)
+        del graph.node[:], graph.value_info[:]
+        for index, node in enumerate(nodes, first):
+            graph.node.extend(self.before.get(index, ()))
+            if index not in self.replaced:
+                for (at, slot), value in self.inputs.items():
+                    if at == index:
+                        node.input[slot] = value
+                if index in self.renamed:
+                    node.output[0] = self.renamed[index]
+                graph.node.append(node)
+            graph.node.extend(self.after.get(index, ()))

@@ -120,9 +120,13 @@ def _downstream(found: Analysis, group: Group) -> float:
     seen: set[int] = set()
     while waiting:
         for edge in view.consumers.get(waiting.pop(), ()):
-            if edge.node not in seen:
-                seen.add(edge.node)
-                waiting.extend(view.by_index[edge.node].outputs)
+            number = edge.node
+            while number >= 0 and number not in seen:  # a body's node makes its owner's outputs
+                seen.add(number)
+                node = view.by_index[number]
+                waiting.extend(node.outputs)
+                waiting.extend(v for body in node.bodies.values() for v in body.inputs)
+                number = node.owner
     names = {view.by_index[index].name for index in seen}
     below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
     return 0.02 + below / max(found.costs.total.macs, 1.0)

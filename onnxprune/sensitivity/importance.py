@@ -37,9 +37,11 @@ def activation_importance(
     for axis, member in members.items():
         arrays = [feed[axis.value] for feed in caches if axis.value in feed]
         for node, contract in coupling.contracts.get(axis, ()):
-            if not arrays or contract.how != "sum":
+            inner = axis.value in view.inner  # no run shows it: the weights alone count
+            if not (arrays or inner) or contract.how != "sum":
                 continue
-            energy = _per_channel(_energy(arrays, axis.axis), member)
+            shown = np.ones(member.positions.max() + 1) if inner else _energy(arrays, axis.axis)
+            energy = _per_channel(shown, member)
             weights = _weights(view, view.by_index[node].inputs, members)
             score = energy * weights
             total += score / score.sum() if score.sum() > 0 else 0.0

@@ -81,10 +81,12 @@ class _Measurer:
         )
 
     def exits(self, group: Group) -> list[Feeds]:
-        """Return what the group's exits read in the original."""
-        known = self.coupling.collected.constants
+        """Return what the group's exits read in the original, as far as a run can show it."""
+        known = self.coupling.collected.constants | self.view.inner
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         values = list(dict.fromkeys(axis.value for axis in axes if axis.value not in known))
+        if not values:
+            return []
         session = Session(with_outputs(self.view.model, values))
         return [session.run(feed, values) for feed in self.batches.fit]
 

@@ -1,6 +1,7 @@
 """All rows of the law: at least one per registered operator, and one per variant that matters."""
 
 from tests.coupling import (
+    cases_control,
     cases_elementwise,
     cases_movement,
     cases_recurrent,
@@ -14,4 +15,5 @@ CASES = [
     *cases_movement.CASES,
     *cases_reduction.CASES,
     *cases_recurrent.CASES,
+    *cases_control.CASES,
 ]

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.errors import InputError
+from onnxprune.model.scopes import numbered_nodes
 from onnxprune.model.view import Edge, build_view
 from tests import nets
 
@@ -83,35 +84,69 @@ def test_initializers_listed_as_inputs_are_no_inputs():
     assert view.is_constant(w)
 
 
-def test_bodies_capture_outer_values():
+def test_bodies_read_outer_values_by_their_outer_names():
     view = build_view(nets.branching(), Path())
-    branch = view.nodes[-1]
-    assert branch.op_type == "If"
-    assert branch.captured == ("v4",)
+    branch = next(node for node in view.nodes if node.op_type == "If")
+    inner = [node for node in view.nodes if node.owner == branch.index]
+    assert [node.inputs for node in inner] == [("v4",), ("v4",)]
+    assert [node.outputs for node in inner] == [
+        (f"{branch.name}/else_branch/else",),
+        (f"{branch.name}/then_branch/then",),
+    ]
+    assert set(view.consumers["v4"]) == {Edge(node.index, 0) for node in inner}
+    assert branch.bodies["else_branch"].outputs == inner[0].outputs
+    assert view.inner == {value for node in inner for value in node.outputs}
     assert set(branch.attributes) == set(), "bodies are no attributes"
 
 
-def test_constants_that_only_bodies_read_are_known():
+def _two_branches(net, *nodes):
+    """An If whose branches are the same graph, names and all."""
+    value = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    body = helper.make_graph(list(nodes), "b", [], [value])
+    return net.op("If", net.const(np.asarray(True)), then_branch=body, else_branch=body)
+
+
+def test_vectors_that_bodies_share_are_one_value_per_use():
     net = nets.Net()
     w = net.weight(4)
-    value = helper.make_tensor_value_info("a", TensorProto.FLOAT, None)
-    body = helper.make_graph([helper.make_node("Add", ["x", w], ["a"])], "b", [], [value])
-    y = net.op("If", net.const(np.asarray(True)), then_branch=body, else_branch=body)
-    view = view_of(net, y)
-    assert view.uses[w].edges == ()
-    assert view.nodes[0].captured == tuple(sorted((w, "x")))
-
-
-def test_values_that_a_body_makes_itself_are_not_captured():
-    inner = [
-        helper.make_node("Relu", ["x"], ["own"]),
-        helper.make_node("Neg", ["own"], ["a"]),
+    view = view_of(net, _two_branches(net, helper.make_node("Add", ["x", w], ["a"])))
+    assert [use.edges for use in view.uses.values() if use.original == w] == [
+        (Edge(1, 1),),
+        (Edge(2, 1),),
     ]
-    value = helper.make_tensor_value_info("a", TensorProto.FLOAT, None)
+
+
+def test_equal_names_in_two_bodies_are_two_values():
     net = nets.Net()
-    body = helper.make_graph(inner, "b", [], [value])
-    y = net.op("If", net.const(np.asarray(True)), then_branch=body, else_branch=body)
-    assert view_of(net, y).nodes[0].captured == ("x",)
+    inner = [
+        helper.make_node("Constant", [], ["k"], value_floats=[1.0, 2.0, 3.0, 4.0]),
+        helper.make_node("Neg", ["x"], ["own"], name="n"),
+        helper.make_node("Add", ["own", "k"], ["a"], name="n"),
+    ]
+    view = view_of(net, _two_branches(net, *inner))
+    name = view.nodes[0].name
+    assert [node.name for node in view.nodes[1:]] == [
+        f"{name}/{which}_branch/{node}" for which in ("else", "then") for node in ("n", "n_2")
+    ]
+    assert [node.inputs for node in view.nodes if node.op_type == "Add"] == [
+        (f"{name}/{which}_branch/own", f"{name}/{which}_branch/k") for which in ("else", "then")
+    ]
+    assert [node.index for node in view.nodes] == [0, 2, 3, 5, 6]
+    assert [numbered_nodes(view.model)[n.index].op_type for n in view.nodes] == [
+        n.op_type for n in view.nodes
+    ]
+
+
+def test_a_name_that_looks_like_one_of_a_body_stays_its_own():
+    net = nets.Net()
+    net.op("Relu", "x")
+    net.nodes[0].output[0] = "branch/then_branch/a"
+    y = _two_branches(net, helper.make_node("Neg", ["branch/then_branch/a"], ["a"]))
+    net.nodes[-1].name = "branch"
+    view = view_of(net, y)
+    inner = [node for node in view.nodes if node.owner >= 0]
+    assert [n.inputs for n in inner] == [("branch/then_branch/a",)] * 2
+    assert [n.outputs for n in inner] == [("branch/else_branch/a",), ("branch/then_branch/a'",)]
 
 
 def test_nameless_and_equally_named_nodes_get_names_of_their_own():

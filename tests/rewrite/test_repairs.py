@@ -19,7 +19,7 @@ def _site(op, shapes, attributes=None, parameters=None, keeps=None, opset=18, kn
     inputs = tuple(slots.get(slot, "") for slot in range(max(slots) + 1))
     outputs = tuple(name for name in shapes if name not in ("x", "w"))
     proto = helper.make_node(op, list(inputs), list(outputs))
-    node = Node(0, "n", op, "", inputs, outputs, (), attributes, proto)
+    node = Node(0, "n", op, "", inputs, outputs, attributes, proto)
     values = {f"p{slot}": np.asarray(value) for slot, value in parameters.items()}
     trace = Trace(shapes, {}, values)
     masks = {Axis(key[0], int(key[1])): np.array(mask, bool) for key, mask in (keeps or {}).items()}
@@ -251,7 +251,7 @@ def test_other_axes_leave_the_parameters_alone():
 
 def test_operators_of_other_domains_are_not_touched():
     site = _site("Conv", {"x": (1, 4, 1, 1), "w": (4, 1, 1, 1), "y": (1, 4, 1, 1)}, {"group": 4})
-    site.node = Node(0, "n", "Conv", "other", ("x", "w"), ("y",), (), {"group": 4}, site.node.proto)
+    site.node = Node(0, "n", "Conv", "other", ("x", "w"), ("y",), {"group": 4}, site.node.proto)
     site.keeps = {Axis("x", 1): np.array(_bits("1000"))}
     repair(site)
     assert site.attributes == {}

@@ -5,6 +5,7 @@ that no relation of a node mentions is frozen with the operator's name.
 """
 
 from onnxprune.coupling.rules import (
+    control,
     convolution,
     frozen,
     linear,
@@ -15,12 +16,24 @@ from onnxprune.coupling.rules import (
     recurrent,
     reduction,
 )
-from onnxprune.coupling.rules._registry import Op, Rule, Tensor, lookup, registered, rule
+from onnxprune.coupling.rules._registry import (
+    UNKNOWN,
+    Op,
+    OpBody,
+    Rule,
+    Tensor,
+    lookup,
+    registered,
+    rule,
+)
 
 __all__ = [
+    "UNKNOWN",
     "Op",
+    "OpBody",
     "Rule",
     "Tensor",
+    "control",
     "convolution",
     "frozen",
     "linear",

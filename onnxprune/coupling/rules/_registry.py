@@ -1,7 +1,7 @@
 """Operators, as rules see them, and the table of all rules."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis, Relation, Tie
 
-__all__ = ["Op", "Rule", "Tensor", "lookup", "registered", "rule"]
+__all__ = ["UNKNOWN", "Op", "OpBody", "Rule", "Tensor", "lookup", "registered", "rule"]
+
+UNKNOWN: tuple[int, ...] = (-1,)  # the shape of what no run has shown, and of what is no tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,11 @@ class Tensor:
     data: NDArray[np.generic] | None
 
     @property
+    def known(self) -> bool:
+        """Whether it is a tensor that a run has shown."""
+        return self.shape is not UNKNOWN
+
+    @property
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shape)
@@ -40,6 +47,14 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class OpBody:
+    """What a body of control flow takes and gives."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Op:
     """A node with everything a rule may look at; absent optional values are None."""
 
@@ -50,6 +65,7 @@ class Op:
     attributes: dict[str, object]
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor | None, ...]
+    bodies: Mapping[str, OpBody] = field(default_factory=dict)
 
     def x(self, slot: int) -> Tensor:
         """Return a required input."""
