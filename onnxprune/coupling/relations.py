@@ -87,11 +87,13 @@ class Contract:
     ``how`` is ``sum`` where a removed channel just is one addend less, ``mean`` where the operator
     averages over the axis, and ``norm`` where it normalizes over the axis: there removal changes
     a statistic of what stays. The axis still has to be tied or split by another relation.
+    ``zero`` is the input slot of a quantized operand's zero point: what stands for nothing there.
     """
 
     axis: Axis
     slot: int
     how: How = "sum"
+    zero: int | None = None
 
 
 Relation: TypeAlias = Tie | Split | Freeze | Free | Contract

@@ -13,6 +13,7 @@ from onnx import helper
 
 from onnxprune.model.scopes import Scope, find_scopes
 from onnxprune.model.tensors import to_array
+from onnxprune.model.upcast import upcast
 
 __all__ = ["Body", "Edge", "Node", "Use", "View", "build_view"]
 
@@ -105,6 +106,11 @@ class View:
     scopes: tuple[Scope, ...]
     uses: Mapping[str, Use]
     _tensors: Mapping[str, onnx.TensorProto | Array]
+
+    @cached_property
+    def real(self) -> onnx.ModelProto:
+        """The fp32 clone, which cuts are proven and measured on; see `upcast`."""
+        return upcast(self.model)
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:

@@ -200,7 +200,7 @@ def _targets(
 ) -> dict[int, list[NDArray[np.float32]]]:
     """Collect the original's outputs at the chosen places, kept channels only."""
     names = list(dict.fromkeys(s.total or s.output for s in sites))
-    session = Session(with_outputs(view.model, names))
+    session = Session(with_outputs(view.real, names))
     found: dict[int, list[NDArray[np.float32]]] = {s.node.index: [] for s in sites}
     for feed in feeds:
         values = session.run(feed, names)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Coupling
 from onnxprune.errors import InputError
 from onnxprune.model.frontier import float_frontier
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.native import NativeCheck, runs_natively
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -74,6 +76,10 @@ class Verifier:
         self._session = Session(with_outputs(self._gated.model, self._outputs))
         self._feeds = feeds
         self._check_deterministic()
+        cloned = view.real is not view.model
+        self._native = (
+            NativeCheck(view, feeds) if cloned and runs_natively(view, feeds[0]) else None
+        )
 
     def _check_deterministic(self) -> None:
         """A model that answers by chance can be neither measured nor proven."""
@@ -100,16 +106,19 @@ class Verifier:
         Returns
         -------
         float
-            Infinite if the cut model does not load, does not run, or has other outputs.
+            Of the fp32 clones. Infinite if the cut model does not load, does not run, has other
+            outputs, or goes astray in its own types.
         """
         if [o.name for o in model.graph.output] != self._names:
             return float("inf")
         masks = self._gated.feeds(keeps)
         try:
-            session = Session(with_outputs(model, self._outputs))
-            return max(
+            session = Session(with_outputs(upcast(model), self._outputs))
+            error = max(
                 relative_error(session.run(feed), self._session.run({**feed, **masks}))
                 for feed in self._feeds
             )
         except RunFailedError:
             return float("inf")
+        astray = self._native is not None and bool(self._native.reason(model))
+        return float("inf") if astray else error

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.relations import Axis, Contract
 from onnxprune.model.scopes import graphs_of
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
 
@@ -26,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """A gated model.
+    """A gated model, in the arithmetic of the fp32 clone.
 
     Attributes
     ----------
@@ -110,13 +111,19 @@ class _Builder:
             return
         source = self.inputs.get((node.index, contract.slot), node.proto.input[contract.slot])
         target = f"onnxprune/gate/{node.index}.{contract.slot}.{axis.axis}"
-        self._where(node.index, axis, source, target)
+        self._where(node.index, axis, source, target, self._nothing(node, contract))
         self.inputs[node.index, contract.slot] = target
         if contract.how == "mean":
             self._scale_mean(node, axis)
 
-    def _where(self, index: int, axis: Axis, source: str, target: str) -> None:
-        zero = self._zero(self.trace.dtypes[axis.value])
+    def _nothing(self, node: Node, contract: Contract) -> str:
+        """Name the zero point of a quantized operand, "" where zero is 0."""
+        inputs = node.proto.input
+        known = contract.zero is not None and contract.zero < len(inputs)
+        return inputs[contract.zero] if known and contract.zero is not None else ""
+
+    def _where(self, index: int, axis: Axis, source: str, target: str, zero: str = "") -> None:
+        zero = zero or self._zero(self.trace.dtypes[axis.value])
         self._add(self.before, index, "Where", [mask_name(axis), source, zero], target)
 
     def _scale_mean(self, node: Node, axis: Axis) -> None:
@@ -198,7 +205,7 @@ class _Builder:
         for axis, dtype in self.ratios.items():
             kind = helper.np_dtype_to_tensor_dtype(dtype)
             model.graph.input.append(helper.make_tensor_value_info(_ratio_name(axis), kind, ()))
-        return Gated(model, self.shapes, self.ratios)
+        return Gated(upcast(model), self.shapes, self.ratios)
 
     def _rewrite(self, graph: onnx.GraphProto, first: int) -> None:
         """Put in what was collected for the nodes of one graph; bodies capture masks and zeros."""

@@ -189,7 +189,7 @@ class Session:
             timer.daemon = True
             timer.start()
         try:
-            values = self._session.run(names, dict(feeds), options)
+            values = self._session.run(names, self.fitted(feeds), options)
         except Exception as error:  # onnxruntime raises many unrelated types
             if options.terminate:
                 msg = f"still running after {deadline:g} s"
@@ -199,6 +199,16 @@ class Session:
             if timer is not None:
                 timer.cancel()
         return dict(zip(names, values, strict=True))
+
+    def fitted(self, feeds: Feeds) -> dict[str, NDArray[np.generic]]:
+        """Cast floats of other widths to what the model reads: clones read fp32."""
+        floats = {i.name for i in self.inputs if i.type == "tensor(float)"}
+        return {
+            name: array.astype(np.float32)
+            if name in floats and array.dtype.kind in "fV" and array.dtype != np.float32
+            else array
+            for name, array in feeds.items()
+        }
 
 
 def _open(

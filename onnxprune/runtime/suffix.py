@@ -120,7 +120,7 @@ def _extract(
         masks = [tensor for tensor in graph.inputs if tensor.name.startswith("onnxprune/")]
         for name in boundary:
             tensors[name].inputs.clear()
-            tensors[name].dtype, tensors[name].shape = dtypes[name], None
+            tensors[name].dtype, tensors[name].shape = dtypes.get(name, np.dtype(np.float32)), None
         graph.inputs = masks + [tensors[name] for name in boundary]
         graph.outputs = [tensors[name] for name in outputs]
         graph.cleanup().toposort()

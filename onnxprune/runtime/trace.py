@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.model.scopes import Scope
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.bodies import (
     Constants,
@@ -39,6 +40,7 @@ class Trace:
     shapes : mapping of value name to shape
         Of every tensor of the view, constants included.
     dtypes : mapping of value name to dtype
+        In the clone: float32 where the model itself computes in a narrower or quantized type.
     values : mapping of value name to array
         Values of at most 1,024 elements; in bodies those that the first two turns agree on.
     varying : frozenset of (value name, axis)
@@ -55,7 +57,7 @@ class Trace:
 
 
 def trace(view: View, feed: Feeds, *, deadline: float | None = None) -> Trace:
-    """Run a model once and record every value's shape.
+    """Run a model's fp32 clone once and record every value's shape.
 
     Declared shapes are not trusted: exporters write wrong ones, and optimizers leave stale ones.
     Bodies of control flow are run once more on their own, with what the run gave them.
@@ -123,7 +125,8 @@ class _Tracer:
         model.CopyFrom(self.view.model)
         del model.graph.output[:]
         scope = self.view.scopes[0]
-        found = {**feed, **self._run(self._open(scope, model), feed)}
+        session = self._open(scope, model)
+        found = {**session.fitted(feed), **self._run(session, feed)}
         self._note_all(scope, found)
         self._look_inside(scope, found, constants_of(scope.graph))
 
@@ -145,7 +148,7 @@ class _Tracer:
         counted = count_turns(model.graph)
         names = [v for node in self._nodes(scope) for v in node.proto.output if v]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*names, *counted))
-        return Session(model, optimize=False)
+        return Session(upcast(model), optimize=False)
 
     def _run(self, session: Session, feed: Feeds) -> dict[str, Array]:
         return session.run(feed, [o.name for o in session.outputs], deadline=self.deadline)

@@ -57,7 +57,7 @@ class _Measurer:
     ) -> None:
         self.view, self.trace, self.coupling, self.batches = view, trace, coupling, batches
         self.outputs = outputs
-        session = Session(with_outputs(view.model, outputs))
+        session = Session(with_outputs(view.real, outputs))
         self.fit = OutputChange([session.run(feed, outputs) for feed in batches.fit])
         self.select = OutputChange([session.run(feed, outputs) for feed in batches.select])
         self.runs = 0
@@ -69,7 +69,7 @@ class _Measurer:
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
         suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
         session = (
-            Session(with_outputs(self.view.model, suffix.boundary)) if suffix.boundary else None
+            Session(with_outputs(self.view.real, suffix.boundary)) if suffix.boundary else None
         )
 
         def cached(feed: Feeds) -> Feeds:
@@ -87,7 +87,7 @@ class _Measurer:
         values = list(dict.fromkeys(axis.value for axis in axes if axis.value not in known))
         if not values:
             return []
-        session = Session(with_outputs(self.view.model, values))
+        session = Session(with_outputs(self.view.real, values))
         return [session.run(feed, values) for feed in self.batches.fit]
 
     def change(

@@ -141,7 +141,7 @@ def _moments(
     outs = {s.node.index: _Sums() for s in sites}
     names = list(dict.fromkeys(n for s in sites for n in (s.source, s.total or s.output)))
     inner = [name for name in names if name not in view.inputs]
-    session = Session(with_outputs(view.model, inner))
+    session = Session(with_outputs(view.real, inner))
     for feed in feeds:
         values = {**feed, **session.run(feed, inner)}
         for site in sites:
