@@ -17,6 +17,7 @@ from onnxprune.errors import InputError
 from onnxprune.model.cost import CostModel
 from onnxprune.model.external import is_external
 from onnxprune.model.load import Model, load
+from onnxprune.model.order import in_order
 from onnxprune.model.tensors import from_array, iter_tensors, to_array
 from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
@@ -107,7 +108,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     samples, shapes = read_samples(model, specs, options)
     for note in () if samples.synthetic else samples.notes:
         progress.note(note)
-    view = build_view(_embedded(model), source)
+    view = build_view(in_order(_embedded(model)), source)
     rng = np.random.default_rng(options.seed)
 
     def feed(sizes: Shapes) -> Feeds:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
+from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.progress import Progress
 from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
 from onnxprune.rewrite.prove import attempt
@@ -91,7 +92,8 @@ def _covered(found: Analysis, axes: set[Axis]) -> tuple[float, float]:
     """Share of weighted operators' parameters and MACs that some axis of ``axes`` can shrink."""
     weights = weight_values(found)
     values = {axis.value for axis in axes}
-    sizes = {found.view.original(v): found.view.constant(v).size for v in weights}
+    counts = parameter_counts(found.view)
+    sizes = {found.view.original(v): counts[found.view.original(v)] for v in weights}
     covered = {found.view.original(v) for v in weights if v in values}
     nodes = {n.name: n for n in found.view.nodes}
     macs = {
@@ -115,13 +117,12 @@ def weight_values(found: Analysis) -> list[str]:
     """Return the constants of rank >= 2 that weighted operators read, also through Transpose."""
     wanted: dict[str, None] = {}
     for node in found.view.nodes:
-        if node.op_type in WEIGHTED:
-            for value in node.inputs:
+        if plain(node).op_type in WEIGHTED:
+            for value in inputs_of(node):
                 wanted.update(dict.fromkeys(_sources(found, value)))
+    counts = parameter_counts(found.view)
     return [
-        v
-        for v in wanted
-        if found.view.constant(v).ndim >= 2 and found.view.constant(v).dtype.kind in "fV"
+        v for v in wanted if found.view.constant(v).ndim >= 2 and found.view.original(v) in counts
     ]
 
 

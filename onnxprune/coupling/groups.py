@@ -13,6 +13,7 @@ from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis, Contract, Positions
 from onnxprune.coupling.solver import Frozen, Solution
 from onnxprune.model.view import Node, View
+from onnxprune.model.weights import plain
 
 __all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
 
@@ -219,7 +220,7 @@ class _Context:
         weighted = [
             n
             for n in makers
-            if n.op_type in (*_CONVOLUTIONS, *_RECURRENT, "MatMul", "Gemm", "Gather")
+            if plain(n).op_type in (*_CONVOLUTIONS, *_RECURRENT, "MatMul", "Gemm", "Gather")
             and not self._passes(n, values)
         ]
         first = (weighted or makers)[0]
@@ -232,7 +233,7 @@ class _Context:
             for _, contract in self.contracts.get(member.axis, ())
         )
         nodes = tuple(dict.fromkeys(n.name for n in (weighted or makers)))
-        kind = _kind([n.op_type for n in weighted], ordered[0], read)
+        kind = _kind([plain(n).op_type for n in weighted], ordered[0], read)
         return Group(first.name, kind, len(ordered[0].positions), tuple(ordered), exact, nodes)
 
 

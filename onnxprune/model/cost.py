@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
+from onnxprune.model.tensors import packed_bytes
 from onnxprune.model.view import Node, View
+from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Cost", "CostModel", "Term", "fractions"]
@@ -17,7 +19,7 @@ __all__ = ["Cost", "CostModel", "Term", "fractions"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Parameters (float constants, each counted once), multiply-accumulates, bytes of constants."""
+    """Parameters (see `parameter_counts`), multiply-accumulates, bytes of constants."""
 
     params: float
     macs: float
@@ -97,19 +99,20 @@ def fractions(keeps: Mapping[Axis, NDArray[np.bool_]]) -> dict[Axis, float]:
 def _constant_terms(view: View) -> Iterator[Term]:
     """Price every constant once, by the first of its uses."""
     seen = set()
+    counts = parameter_counts(view)
     for value, use in view.uses.items():
         if use.original in seen:
             continue
         seen.add(use.original)
         array = view.constant(value)
-        params = array.size if array.dtype.kind in "fV" else 0
         axes = tuple(Axis(value, axis) for axis in range(array.ndim))
-        yield Term("", Cost(params, 0, array.nbytes), axes)
+        yield Term("", Cost(counts.get(use.original, 0), 0, packed_bytes(array)), axes)
 
 
 def _mac_terms(view: View, trace: Trace) -> Iterator[Term]:
     for node in view.nodes:
-        if node.domain == "" and all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v):
+        known = all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v)
+        if known and node.domain in ("", "com.microsoft"):
             turns = _turns(view, trace, node)
             for macs, axes in _macs(node, trace):
                 yield Term(node.name, Cost(0, turns * macs, 0), axes)
@@ -127,25 +130,26 @@ def _turns(view: View, trace: Trace, node: Node) -> int:
 
 def _macs(node: Node, trace: Trace) -> Iterator[tuple[int, tuple[Axis, ...]]]:
     """Count a node's multiply-accumulates, and name the axes they are a product of."""
-    shapes = [trace.shapes.get(value, ()) for value in node.inputs]
-    match node.op_type:
+    inputs = list(inputs_of(node))
+    shapes = [trace.shapes.get(value, ()) for value in inputs]
+    match plain(node).op_type:
         case "Conv" | "ConvTranspose":
-            places = trace.shapes[node.outputs[0]] if node.op_type == "Conv" else shapes[0]
-            weight = node.inputs[1]
+            places = trace.shapes[node.outputs[0]] if plain(node).op_type == "Conv" else shapes[0]
+            weight = inputs[1]
             macs = places[0] * prod(places[2:]) * prod(shapes[1])
             yield macs, (Axis(weight, 0), Axis(weight, 1))
         case "MatMul" | "Gemm":
             y = node.outputs[0]
             inner = len(shapes[0]) - 1 if not node.attributes.get("transA") else 0
             out = trace.shapes[y]
-            axes = (*(Axis(y, i) for i in range(len(out))), Axis(node.inputs[0], inner))
+            axes = (*(Axis(y, i) for i in range(len(out))), Axis(inputs[0], inner))
             yield prod(out) * shapes[0][inner], axes
         case "Einsum":
             yield _einsum(node, shapes)
         case "LSTM" | "GRU" | "RNN":
             steps, batch = shapes[0][:2]
             for slot in (1, 2):  # the input's and the recurrence's products
-                axes = (Axis(node.inputs[slot], 1), Axis(node.inputs[slot], 2))
+                axes = (Axis(inputs[slot], 1), Axis(inputs[slot], 2))
                 yield steps * batch * prod(shapes[slot]), axes
 
 

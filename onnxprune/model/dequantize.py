@@ -5,7 +5,7 @@ that its integers stand for; saturation stays (exporters fold a Relu into it), r
 Constants keep their integers, which are exact.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["dequantize", "is_quantized"]
 
 Array = NDArray[np.generic]
+Floats = NDArray[np.float32]
 _MS = "com.microsoft"
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _BYTES = ("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2")
@@ -63,7 +64,7 @@ class _Lowering:
             given = [value for value in node.input if value]
             if given and all(value in self.constants for value in given) and not _bodies(node):
                 self.constants.update(node.output)
-                self.nodes.append(node)
+                self.nodes.append(self._weight(node))
             elif node.op_type in _LOWERINGS:
                 _LOWERINGS[node.op_type](self, node)
             elif self.held.intersection(given):
@@ -75,6 +76,16 @@ class _Lowering:
         for output in self.model.graph.output:
             if output.name in self.held:
                 output.type.tensor_type.elem_type = TensorProto.FLOAT
+
+    def _weight(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Decode a weight here: onnxruntime fuses the operator into products of bytes."""
+        parts = [self.array(value) for value in node.input]
+        if node.op_type != "DequantizeLinear" or any(part is None for part in parts):
+            return node
+        x, scale, zero = (np.asarray(p, np.float32) for p in (*parts, np.zeros((), np.float32))[:3])
+        sides = [_spread(side, x.shape, _axis(node)) for side in (zero, scale)]
+        value = numpy_helper.from_array(np.asarray((x - sides[0]) * sides[1], np.float32))
+        return helper.make_node("Constant", [], [node.output[0]], value=value)
 
     def _pass(self, node: onnx.NodeProto) -> None:
         """Hand floats to an operator that takes any type."""
@@ -118,12 +129,19 @@ class _Lowering:
         self.constants.add(name)
         return name
 
-    def emit(self, op: str, inputs: Sequence[str], out: str = "", **attributes: object) -> str:
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        out: str = "",
+        given: Mapping[str, object] | None = None,
+    ) -> str:
         self.count += 1
         name = out or f"onnxprune/real/{self.count}"
-        self.nodes.append(
-            helper.make_node(op, list(inputs), [name], **attributes)  # type: ignore[arg-type]
-        )
+        node = helper.make_node(op, list(inputs), [name])
+        for key, value in (given or {}).items():
+            node.attribute.append(helper.make_attribute(key, value))
+        self.nodes.append(node)
         return name
 
     def decoded(self, x: str, scale: str, zero: str, axis: int | None = None) -> str:
@@ -152,24 +170,34 @@ class _Lowering:
             return vector
         rank = self.emit("Shape", [self.emit("Shape", [x])])
         one = numpy_helper.from_array(np.array([1], np.int64))
-        shape = self.emit("ConstantOfShape", [rank], value=one)
+        shape = self.emit("ConstantOfShape", [rank], given={"value": one})
         self.count += 1
         at, rest = f"onnxprune/axis/{self.count}", f"onnxprune/rest/{self.count}"
         for name, number in ((at, axis), (rest, -1)):
             tensor = numpy_helper.from_array(np.array([number], np.int64), name)
             self.model.graph.initializer.append(tensor)
-        shape = self.emit("ScatterElements", [shape, at, rest], axis=0)
+        shape = self.emit("ScatterElements", [shape, at, rest])
         return self.emit("Reshape", [vector, shape])
 
     def _range(self, zero: str, dtype: int) -> tuple[float, float]:
         tensor = self.tensors.get(zero)
         kind = tensor.data_type if tensor is not None else dtype or TensorProto.UINT8
         name = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
-        if name.startswith("float"):
-            info = ml_dtypes.finfo(name)  # type: ignore[no-untyped-call]
-        else:
-            info = ml_dtypes.iinfo(name)  # type: ignore[no-untyped-call]
+        find = ml_dtypes.finfo if name.startswith("float") else ml_dtypes.iinfo
+        info = find(name)
         return float(info.min), float(info.max)
+
+
+def _spread(side: Floats, shape: tuple[int, ...], axis: int) -> Floats:
+    """Give every element its scale or zero point: one for all, per position or per block."""
+    if side.size == 1:
+        return side.reshape(())
+    if side.ndim == 1:
+        return side.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+    if side.shape == shape:
+        return side
+    block = -(-shape[axis] // side.shape[axis])
+    return np.take(np.repeat(side, block, axis), np.arange(shape[axis]), axis)
 
 
 def _bodies(node: onnx.NodeProto) -> bool:
@@ -216,7 +244,7 @@ def _dynamic_quantize(at: _Lowering, node: onnx.NodeProto) -> None:
     at.emit("Identity", [node.input[0]], y)
     for name, number in ((scale, 1.0), (zero, 0.0)):
         value = numpy_helper.from_array(np.asarray(number, np.float32))
-        at.emit("Constant", [], name, value=value)
+        at.emit("Constant", [], name, {"value": value})
     at.held.update((y, zero))
 
 
@@ -225,7 +253,7 @@ def _linear_conv(at: _Lowering, node: onnx.NodeProto) -> None:
     inputs = [at.decoded(x, xs, xz), at.decoded(w, ws, wz, 0)]
     if bias:
         inputs.append(at.emit("Mul", [at.real(bias), at.emit("Mul", [xs, ws])]))
-    at.encoded(at.emit("Conv", inputs, **_attributes(node)), ys, yz, node.output[0])
+    at.encoded(at.emit("Conv", inputs, given=_attributes(node)), ys, yz, node.output[0])
 
 
 def _linear_matmul(at: _Lowering, node: onnx.NodeProto) -> None:
@@ -243,9 +271,9 @@ def _gemm(at: _Lowering, node: onnx.NodeProto) -> None:
         alpha = at.constant(f"{node.output[0]}/alpha", float(given.get("alpha", 1.0)))  # type: ignore[arg-type]
         inputs.append(at.emit("Mul", [at.real(c), at.emit("Mul", [scale, alpha])]))
     if ys:
-        at.encoded(at.emit("Gemm", inputs, **given), ys, yz, node.output[0])
+        at.encoded(at.emit("Gemm", inputs, given=given), ys, yz, node.output[0])
     else:
-        at.emit("Gemm", inputs, node.output[0], **given)
+        at.emit("Gemm", inputs, node.output[0], given)
 
 
 def _binary(at: _Lowering, node: onnx.NodeProto) -> None:
@@ -260,14 +288,14 @@ def _unary(at: _Lowering, node: onnx.NodeProto) -> None:
     given = _attributes(node)
     for name in ("channels_last", "opset"):
         given.pop(name, None)
-    y = at.emit(node.op_type.removeprefix("QLinear"), [at.decoded(x, xs, xz)], **given)
+    y = at.emit(node.op_type.removeprefix("QLinear"), [at.decoded(x, xs, xz)], given=given)
     at.encoded(y, ys, yz, node.output[0])
 
 
 def _concat(at: _Lowering, node: onnx.NodeProto) -> None:
     ys, yz, *rest = node.input
     parts = [at.decoded(*rest[i : i + 3]) for i in range(0, len(rest), 3)]
-    at.encoded(at.emit("Concat", parts, **_attributes(node)), ys, yz, node.output[0])
+    at.encoded(at.emit("Concat", parts, given=_attributes(node)), ys, yz, node.output[0])
 
 
 def _where(at: _Lowering, node: onnx.NodeProto) -> None:
@@ -283,7 +311,7 @@ def _less(at: _Lowering, x: str, zero: str, axis: int | None = None) -> str:
 
 def _conv_integer(at: _Lowering, node: onnx.NodeProto) -> None:
     x, w, xz, wz = _inputs(node, 4)
-    at.emit("Conv", [_less(at, x, xz), _less(at, w, wz, 0)], node.output[0], **_attributes(node))
+    at.emit("Conv", [_less(at, x, xz), _less(at, w, wz, 0)], node.output[0], _attributes(node))
     at.held.add(node.output[0])
 
 
@@ -313,8 +341,9 @@ def _biased(at: _Lowering, factors: Sequence[str], bias: str, out: str) -> None:
 def _dynamic_lstm(at: _Lowering, node: onnx.NodeProto) -> None:
     """Its weights are the transposed ones of an LSTM, with a scale per direction or row."""
     x, w, r, b, lengths, h, c, p, ws, wz, rs, rz = _inputs(node, 12)
+    rows = 2 if _attributes(node).get("direction") == b"bidirectional" else 1
     weights = [
-        at.emit("Transpose", [_per_row(at, *parts)], perm=[0, 2, 1])
+        at.emit("Transpose", [_per_row(at, rows, *parts)], given={"perm": [0, 2, 1]})
         for parts in ((w, ws, wz), (r, rs, rz))
     ]
     proto = helper.make_node("LSTM", [x, *weights, b, lengths, h, c, p], list(node.output))
@@ -322,12 +351,12 @@ def _dynamic_lstm(at: _Lowering, node: onnx.NodeProto) -> None:
     at.nodes.append(proto)
 
 
-def _per_row(at: _Lowering, weight: str, scale: str, zero: str) -> str:
-    found = [at.array(name) for name in (weight, scale, zero)]
-    array, factor, offset = (np.asarray(part, np.float32) for part in found)
-    shape = (len(array), 1, -1)
-    real = (array - offset.reshape(shape)) * factor.reshape(shape)
-    return at.constant(f"{weight}/real", real)
+def _per_row(at: _Lowering, rows: int, weight: str, scale: str, zero: str) -> str:
+    sides = []
+    for name in (zero, scale):
+        side = np.asarray(at.array(name), np.float32)
+        sides.append(at.constant(f"{name}/row", side.reshape(rows, 1, -1)))
+    return at.emit("Mul", [at.emit("Sub", [at.real(weight), sides[0]]), sides[1]])
 
 
 def _blocked_matmul(at: _Lowering, node: onnx.NodeProto) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "iter_graphs",
     "iter_nodes",
     "iter_tensors",
+    "packed_bytes",
     "raw_bytes",
     "raw_size",
     "to_array",
@@ -54,6 +55,11 @@ def raw_size(tensor: TensorProto) -> int:
         return 0
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     return int(prod(tensor.dims) * _bits(dtype) + 7) // 8
+
+
+def packed_bytes(array: Array) -> int:
+    """Return the bytes that an array takes in a file, where nibbles share them."""
+    return (array.size * _bits(array.dtype) + 7) // 8
 
 
 def check_tensor(tensor: TensorProto, base: Path) -> None:

@@ -118,9 +118,17 @@ class _Builder:
 
     def _nothing(self, node: Node, contract: Contract) -> str:
         """Name the zero point of a quantized operand, "" where zero is 0."""
-        inputs = node.proto.input
-        known = contract.zero is not None and contract.zero < len(inputs)
-        return inputs[contract.zero] if known and contract.zero is not None else ""
+        slot = contract.zero
+        if slot is None or slot >= len(node.inputs) or not node.inputs[slot]:
+            return ""
+        value = node.inputs[slot]
+        if not self.view.is_constant(value) or self.view.constant(value).size == 1:
+            return str(node.proto.input[slot])
+        name = f"onnxprune/zero/{value}"  # one per direction of a recurrent weight, or column
+        rows = self.trace.shapes[contract.axis.value][0]
+        array = self.view.constant(value).reshape(rows, 1, -1)
+        self.zeros[name] = numpy_helper.from_array(array, name)
+        return name
 
     def _where(self, index: int, axis: Axis, source: str, target: str, zero: str = "") -> None:
         zero = zero or self._zero(self.trace.dtypes[axis.value])

@@ -5,6 +5,7 @@ that no relation of a node mentions is frozen with the operator's name.
 """
 
 from onnxprune.coupling.rules import (
+    blocked,
     control,
     convolution,
     frozen,
@@ -13,6 +14,7 @@ from onnxprune.coupling.rules import (
     normalization,
     pointwise,
     pooling,
+    quantized,
     recurrent,
     reduction,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "OpBody",
     "Rule",
     "Tensor",
+    "blocked",
     "control",
     "convolution",
     "frozen",
@@ -42,6 +45,7 @@ __all__ = [
     "normalization",
     "pointwise",
     "pooling",
+    "quantized",
     "recurrent",
     "reduction",
     "registered",

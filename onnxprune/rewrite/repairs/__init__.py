@@ -4,7 +4,7 @@ A repair looks at which axes of its node lose positions and says what the node's
 be afterwards. Slicing the weights and keeping computed shapes right is done elsewhere.
 """
 
-from onnxprune.rewrite.repairs import counts, movement
+from onnxprune.rewrite.repairs import counts, movement, quantized
 from onnxprune.rewrite.repairs._site import Repair, Site, UnrepresentableError, repair
 
-__all__ = ["Repair", "Site", "UnrepresentableError", "counts", "movement", "repair"]
+__all__ = ["Repair", "Site", "UnrepresentableError", "counts", "movement", "quantized", "repair"]
