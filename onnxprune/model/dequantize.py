@@ -83,7 +83,9 @@ class _Lowering:
         if node.op_type != "DequantizeLinear" or any(part is None for part in parts):
             return node
         x, scale, zero = (np.asarray(p, np.float32) for p in (*parts, np.zeros((), np.float32))[:3])
-        sides = [_spread(side, x.shape, _axis(node)) for side in (zero, scale)]
+        block = _attributes(node).get("block_size", 0)
+        assert isinstance(block, int)
+        sides = [_spread(side, x.shape, _axis(node), block) for side in (zero, scale)]
         value = numpy_helper.from_array(np.asarray((x - sides[0]) * sides[1], np.float32))
         return helper.make_node("Constant", [], [node.output[0]], value=value)
 
@@ -188,7 +190,7 @@ class _Lowering:
         return float(info.min), float(info.max)
 
 
-def _spread(side: Floats, shape: tuple[int, ...], axis: int) -> Floats:
+def _spread(side: Floats, shape: tuple[int, ...], axis: int, block: int) -> Floats:
     """Give every element its scale or zero point: one for all, per position or per block."""
     if side.size == 1:
         return side.reshape(())
@@ -196,7 +198,7 @@ def _spread(side: Floats, shape: tuple[int, ...], axis: int) -> Floats:
         return side.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
     if side.shape == shape:
         return side
-    block = -(-shape[axis] // side.shape[axis])
+    block = block or -(-shape[axis] // side.shape[axis])
     return np.take(np.repeat(side, block, axis), np.arange(shape[axis]), axis)
 
 

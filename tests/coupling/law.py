@@ -17,6 +17,7 @@ from onnxprune.coupling.collect import collect
 from onnxprune.coupling.groups import Coupling, make_groups
 from onnxprune.coupling.relations import Axis
 from onnxprune.coupling.solver import Solution, solve
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.repairs import UnrepresentableError
@@ -165,13 +166,16 @@ def masked_run(
     feed, scale = dict(bench.feed), 1.0
     weights = {name: bench.view.constant(name) for name in bench.view.uses}
     for axis, mask in keeps.items():
-        for _, contract in bench.coupling.contracts.get(axis, ()):
+        for node, contract in bench.coupling.contracts.get(axis, ()):
             if contract.how == "norm":
                 return [_layer_norm(bench, keeps)]
             held = feed if axis.value in feed else weights
             array = held[axis.value]
             shape = [-1 if i == axis.axis else 1 for i in range(array.ndim)]
-            held[axis.value] = np.where(mask.reshape(shape), array, np.zeros((), array.dtype))
+            zero = np.zeros((), array.dtype)
+            if contract.zero is not None and contract.zero < len(bench.view.by_index[node].inputs):
+                zero = weights[bench.view.by_index[node].inputs[contract.zero]]
+            held[axis.value] = np.where(mask.reshape(shape), array, zero)
             if contract.how == "mean":
                 scale *= len(mask) / mask.sum()
     outputs = run(_with_weights(bench.view.model, weights), feed)
@@ -240,7 +244,7 @@ def broken(bench: Bench, keeps: Keeps) -> str:
             return f"{judge}: {difference}"
     if "onnxruntime" in bench.case.skip:
         return ""
-    difference = gap(run_onnxruntime(model, feed), gated_run(bench, keeps, names))
+    difference = gap(run_onnxruntime(upcast(model), feed), gated_run(bench, keeps, names))
     return f"gates: {difference}" if difference else ""
 
 

@@ -64,6 +64,8 @@ class OpCase:
         refusal of some cuts only.
     skip : mapping of judge to reason
         A judge (``reference`` or ``onnxruntime``) that does not implement the operator.
+    dtype : str
+        Element type of outputs that onnx cannot infer.
     """
 
     op: str
@@ -78,6 +80,7 @@ class OpCase:
     domain: str = ""
     slots: str = ""
     skip: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
 
     def __str__(self) -> str:
         return f"{self.op}-{self.note}" if self.note else self.op
@@ -129,14 +132,14 @@ def make_model(case: OpCase) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
     if case.domain:
         opsets.append(helper.make_opsetid(case.domain, 1))
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return _with_output_types(model), [feed, other]
+    return _with_output_types(model, case.dtype), [feed, other]
 
 
-def _with_output_types(model: onnx.ModelProto) -> onnx.ModelProto:
+def _with_output_types(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
     """Give outputs an element type only: their shapes are what the cut changes."""
     inferred = onnx.shape_inference.infer_shapes(model)
     for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        kind = found.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+        kind = found.type.tensor_type.elem_type or helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         output.CopyFrom(helper.make_tensor_value_info(output.name, kind, None))
     return model
 
@@ -145,7 +148,9 @@ def draw(rng: np.random.Generator, given: X) -> Array:
     """Draw elements of a kind.
 
     f normal, d the same in float64, n with NaN, o with infinities, + positive, - negative,
-    u in (-0.9, 0.9), g above 1, i and 8 integers, 1 and 5 that number, b truth values.
+    u in (-0.9, 0.9), g above 1, i and 8 integers, 1 and 5 that number, b truth values; of
+    quantized tensors s scales, z and B bytes (few and all), q signed bytes, 0 no zero point, I
+    biases.
     """
     normal = rng.standard_normal(given.shape).astype(np.float32)
     uniform = rng.random(given.shape, np.float32)
@@ -161,6 +166,12 @@ def draw(rng: np.random.Generator, given: X) -> Array:
         "5": lambda: np.full(given.shape, 5),
         "b": lambda: uniform > np.float32(0.5),
         "d": lambda: normal.astype(np.float64),
+        "s": lambda: uniform * np.float32(0.1) + np.float32(0.02),
+        "z": lambda: rng.integers(0, 10, given.shape).astype(np.uint8),
+        "B": lambda: rng.integers(0, 256, given.shape).astype(np.uint8),
+        "q": lambda: rng.integers(-20, 20, given.shape).astype(np.int8),
+        "0": lambda: np.zeros(given.shape, np.int8),
+        "I": lambda: rng.integers(-90, 90, given.shape).astype(np.int32),
         "n": lambda: np.where(normal > 0.7, np.float32(np.nan), normal),
         "o": lambda: np.where(normal > 0.7, np.float32(np.inf), normal),
     }[given.kind]()

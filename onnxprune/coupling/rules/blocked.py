@@ -18,10 +18,12 @@ def blocked_matmul(op: Op) -> Iterator[Relation]:
         return  # g_idx sorts inputs into blocks
     count, blocks = b.shape[:2]
     inputs = np.arange(a.shape[-1])
-    row, block = b.axis(0), Axis(f"{op.name}/block", 0) if blocks == 1 else b.axis(1)
+    row, block = b.axis(0), b.axis(1)
     for i in range(a.rank - 1):
         yield from op.tie(a, i, y, i)
     yield Tie(row, y.axis(-1))
+    if blocks == 1:
+        yield Freeze(a.axis(-1), "MatMulNBits keeps all its inputs in one block")
     yield Tie(a.axis(-1), block, inputs, inputs // op.integer("block_size", 32))
     yield Contract(a.axis(-1), 0)
     if (bias := op.optional(5)) is not None:

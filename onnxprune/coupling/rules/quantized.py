@@ -116,6 +116,7 @@ def dynamic_matmul(op: Op) -> Iterator[Relation]:
     inner, places = _inner(op, "MatMul", (0, 1), (None, 3))
     yield from _mapped(matmul(inner), places)
     yield from _vector(op, (2, 3, 4), op.y(), -1)
+    yield from _measured(op.x(0), range(op.x(0).rank - 1))
 
 
 @rule("QGemm", domain=_MS)
@@ -135,6 +136,12 @@ def dynamic_quantize(op: Op) -> Iterator[Relation]:
     x, y = op.x(0), op.y()
     for axis in x.axes():
         yield Tie(x.axis(axis), y.axis(axis))
+    yield from _measured(x, x.axes())
+
+
+def _measured(x: Tensor, axes: range) -> Iterator[Relation]:
+    """Every element of input 0 has a say in its scale."""
+    for axis in axes:
         yield Contract(x.axis(axis), 0)
 
 
@@ -183,7 +190,7 @@ def dynamic_lstm(op: Op) -> Iterator[Relation]:
     x, w, r = op.x(0), op.x(1), op.x(2)
     hidden = r.shape[1]
     yield Tie(x.axis(2), w.axis(1))
-    yield Contract(x.axis(2), 0)
+    yield from _measured(x, x.axes())
     yield Contract(r.axis(1), 2, zero=11)
     gates = [(op.optional(slot), 2) for slot in (1, 2)]
     gates += [(op.optional(slot), -1) for slot in (3, 7, 8, 9, 10, 11)]
