@@ -238,7 +238,8 @@ _OTHERS = [
         | {"l": None, "h": None, "c": None, "p": None}
         | {"s": W((1,), "s"), "z": K([0], "int8"), "t": W((1,), "s"), "u": K([0], "int8")},
         {"hidden_size": 5},
-        "x12 w12 r12 b1 y23",
+        "x2 w12 r12 b1 y3",
+        {"x1 y2": _WHOLE},
         dtype="float32",
     ),
 ]

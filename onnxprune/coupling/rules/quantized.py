@@ -186,11 +186,14 @@ def linear_concat(op: Op) -> Iterator[Relation]:
 
 @rule("DynamicQuantizeLSTM", domain=_MS)
 def dynamic_lstm(op: Op) -> Iterator[Relation]:
-    """An LSTM with transposed weights: hidden unit i is column i of each gate, and row i of R."""
+    """An LSTM with transposed weights: hidden unit i is column i of each gate, and row i of R.
+
+    Inputs and states are quantized by their range over the whole batch, which stays.
+    """
     x, w, r = op.x(0), op.x(1), op.x(2)
     hidden = r.shape[1]
     yield Tie(x.axis(2), w.axis(1))
-    yield from _measured(x, x.axes())
+    yield Contract(x.axis(2), 0)
     yield Contract(r.axis(1), 2, zero=11)
     gates = [(op.optional(slot), 2) for slot in (1, 2)]
     gates += [(op.optional(slot), -1) for slot in (3, 7, 8, 9, 10, 11)]
@@ -201,7 +204,5 @@ def dynamic_lstm(op: Op) -> Iterator[Relation]:
     y, *last = op.outputs
     for state in (s for s in (op.optional(5), op.optional(6), *last) if s is not None):
         yield Tie(state.axis(2), r.axis(1))
-        yield from op.tie(x, 1, state, 1)
     if y is not None:
         yield Tie(y.axis(3), r.axis(1))
-        yield from op.tie(x, 1, y, 2)
