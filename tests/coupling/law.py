@@ -205,7 +205,7 @@ def _layer_norm(bench: Bench, keeps: Keeps) -> Array:
     return y.astype(np.float32)
 
 
-def gap(found: list[Array], wanted: list[Array]) -> str:
+def gap(found: list[Array], wanted: list[Array], rtol: float = RTOL) -> str:
     """Say how two lists of outputs differ; "" if they do not."""
     if len(found) != len(wanted):
         return f"{len(found)} outputs for {len(wanted)}"
@@ -214,7 +214,7 @@ def gap(found: list[Array], wanted: list[Array]) -> str:
             return f"{f.dtype}{list(f.shape)} for {w.dtype}{list(w.shape)}"
         if w.dtype.kind == "f":
             scale = np.abs(w[np.isfinite(w)]).max(initial=0)
-            if not np.allclose(f, w, rtol=RTOL, atol=RTOL * scale, equal_nan=True):
+            if not np.allclose(f, w, rtol=rtol, atol=rtol * scale, equal_nan=True):
                 return f"differs by {np.abs(f - w).max():.3g} of {scale:.3g}"
         elif not np.array_equal(f, w):
             return "other integers"
@@ -240,7 +240,7 @@ def broken(bench: Bench, keeps: Keeps) -> str:
             found = run(model, feed)
         except Exception as error:  # a cut model that does not run breaks the law
             return f"{judge}: {error}"
-        if difference := gap(found, wanted):
+        if difference := gap(found, wanted, bench.case.rounding):
             return f"{judge}: {difference}"
     if "onnxruntime" in bench.case.skip:
         return ""

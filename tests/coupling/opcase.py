@@ -66,6 +66,8 @@ class OpCase:
         A judge (``reference`` or ``onnxruntime``) that does not implement the operator.
     dtype : str
         Element type of outputs that onnx cannot infer.
+    rounding : float
+        Relative error that the operator's own rounding makes; its fp32 clone has none.
     """
 
     op: str
@@ -81,6 +83,7 @@ class OpCase:
     slots: str = ""
     skip: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    rounding: float = 1e-4
 
     def __str__(self) -> str:
         return f"{self.op}-{self.note}" if self.note else self.op
