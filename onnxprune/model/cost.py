@@ -1,7 +1,7 @@
-"""What a model costs: parameters, multiply-accumulates, bytes; before and after a cut."""
+"""What a model costs: parameters, multiply-accumulates, bytes, time; before and after a cut."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -19,20 +19,54 @@ __all__ = ["Cost", "CostModel", "Term", "fractions"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Parameters (see `parameter_counts`), multiply-accumulates, bytes of constants."""
+    """What a model, a part of it or a saving amounts to.
+
+    Attributes
+    ----------
+    params : float
+        See `parameter_counts`; each constant is counted once.
+    macs : float
+        Multiply-accumulates.
+    bytes : float
+        Of constants.
+    latency : float
+        Predicted nanoseconds of one run; 0 where no latency table was asked for.
+    """
 
     params: float
     macs: float
     bytes: float
+    latency: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.params + other.params,
+            self.macs + other.macs,
+            self.bytes + other.bytes,
+            self.latency + other.latency,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return self + other * -1.0
+
+    def __mul__(self, share: float) -> "Cost":
+        return Cost(
+            self.params * share, self.macs * share, self.bytes * share, self.latency * share
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A cost that shrinks in proportion to each of its axes; ``node`` is "" for constants."""
+    """A cost that shrinks with its axes; ``node`` is "" for constants.
+
+    ``left`` says which share of the cost is left when these shares of the axes are kept: their
+    product, unless it is a time.
+    """
 
     node: str
     cost: Cost
     axes: tuple[Axis, ...]
+    left: Callable[[Sequence[float]], float] = prod
 
 
 class CostModel:
@@ -43,10 +77,12 @@ class CostModel:
     view : View
     trace : Trace
         At the sizes the cost is to be counted for (batch 1 unless the user says otherwise).
+    times : sequence of Term
+        What the operators take, where that is known.
     """
 
-    def __init__(self, view: View, trace: Trace) -> None:
-        self.terms = (*_constant_terms(view), *_mac_terms(view, trace))
+    def __init__(self, view: View, trace: Trace, times: Sequence[Term] = ()) -> None:
+        self.terms = (*_constant_terms(view), *_mac_terms(view, trace), *times)
         self._by_axis: dict[Axis, list[int]] = defaultdict(list)
         for number, term in enumerate(self.terms):
             for axis in term.axes:
@@ -69,26 +105,20 @@ class CostModel:
         -------
         Cost
         """
-        saved = self.saved(kept)
-        total = self.total
-        return Cost(total.params - saved.params, total.macs - saved.macs, total.bytes - saved.bytes)
+        return self.total - self.saved(kept)
 
     def saved(self, kept: Mapping[Axis, float]) -> Cost:
         """Return what a cut saves."""
         return self._sum(
             {
-                number: 1.0 - prod(kept.get(axis, 1.0) for axis in self.terms[number].axes)
-                for number in self.touched(kept)
+                number: 1.0 - term.left([kept.get(axis, 1.0) for axis in term.axes])
+                for number, term in ((n, self.terms[n]) for n in self.touched(kept))
             }
         )
 
     def _sum(self, shares: Mapping[int, float]) -> Cost:
-        found = [(self.terms[number].cost, share) for number, share in shares.items()]
-        return Cost(
-            sum(c.params * s for c, s in found),
-            sum(c.macs * s for c, s in found),
-            sum(c.bytes * s for c, s in found),
-        )
+        found = (self.terms[number].cost * share for number, share in shares.items())
+        return sum(found, Cost(0, 0, 0))
 
 
 def fractions(keeps: Mapping[Axis, NDArray[np.bool_]]) -> dict[Axis, float]:

@@ -88,10 +88,7 @@ class _Allocator:
 
     def gain(self, name: str, width: int) -> Cost:
         """What narrowing one group further saves, everything else as it is now."""
-        before, after = self.price({name: self.now[name]}), self.price({name: width})
-        return Cost(
-            after.params - before.params, after.macs - before.macs, after.bytes - before.bytes
-        )
+        return self.price({name: width}) - self.price({name: self.now[name]})
 
     def options(self, name: str) -> Iterator[tuple[int, Cost, float]]:
         """Narrower widths of a group with what they save and cost in error."""
@@ -120,8 +117,7 @@ class _Allocator:
     def move(self, name: str, width: int, gain: Cost) -> None:
         self.error += self.error_at(name, width) - self.error_at(name, self.now[name])
         self.now[name] = width
-        s = self.saved
-        self.saved = Cost(s.params + gain.params, s.macs + gain.macs, s.bytes + gain.bytes)
+        self.saved += gain
 
     def widen(self) -> None:
         """Give back what the last steps took beyond the budget, dearest error first."""
@@ -137,12 +133,7 @@ class _Allocator:
                 if relief <= 0:
                     break
                 loss = self.gain(name, width)
-                after = Cost(
-                    self.saved.params + loss.params,
-                    self.saved.macs + loss.macs,
-                    self.saved.bytes + loss.bytes,
-                )
-                if self.budget.met(after):
+                if self.budget.met(self.saved + loss):
                     self.move(name, width, loss)
                     improved = True
                     break
