@@ -1,7 +1,7 @@
 """What every command needs to know of a model before it decides anything."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.coupling import Coupling, couple
+from onnxprune.coupling.relations import Axis
 from onnxprune.data.load import load_from_function, load_samples
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
@@ -47,11 +48,15 @@ class Analysis:
     traces : tuple of Trace
         At most two, at other sizes than ``shapes`` where the model allows it (the first with a
         larger batch only); the first is what positions are counted in.
+    stated : Trace
+        At ``shapes``.
     costs : CostModel
         At ``shapes``.
     coupling : Coupling
     probes : tuple of Feeds
         Two random samples for verification.
+    steps : mapping of Axis to int
+        Widths that pay are multiples of these; empty where nobody asked.
     """
 
     model: Model
@@ -60,9 +65,11 @@ class Analysis:
     samples: Samples
     shapes: Shapes
     traces: tuple[Trace, ...]
+    stated: Trace
     costs: CostModel
     coupling: Coupling
     probes: tuple[Feeds, ...]
+    steps: Mapping[Axis, int] = field(default_factory=dict)
 
     @cached_property
     def verifier(self) -> Verifier:
@@ -128,6 +135,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
         samples=samples,
         shapes=shapes,
         traces=traces,
+        stated=first,
         costs=CostModel(view, first),
         coupling=coupling,
         probes=probes,

@@ -11,6 +11,7 @@ from onnxprune.errors import UsageError
 from onnxprune.options import Options
 
 __all__ = [
+    "Cache",
     "Data",
     "Dim",
     "DryRun",
@@ -18,6 +19,8 @@ __all__ = [
     "Force",
     "InputShape",
     "Json",
+    "Latency",
+    "LatencyTable",
     "Loader",
     "Macs",
     "MaybeTarget",
@@ -87,6 +90,22 @@ Params = Annotated[
 ]
 Size = Annotated[
     float | None, typer.Option("--size", help="Ratio of the file size to reach.", **_REACH)
+]
+Latency = Annotated[
+    float | None,
+    typer.Option("--latency", help="Ratio of the measured time to reach.", **_REACH),
+]
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        metavar="F.json",
+        help="Operator times of the target device, from 'bench --table' there.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where this machine's operator times are kept."),
 ]
 Exclude = Annotated[
     list[str] | None,

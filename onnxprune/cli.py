@@ -11,6 +11,7 @@ import typer
 
 from onnxprune import __version__
 from onnxprune.arguments import (
+    Cache,
     Data,
     Dim,
     DryRun,
@@ -18,6 +19,8 @@ from onnxprune.arguments import (
     Force,
     InputShape,
     Json,
+    Latency,
+    LatencyTable,
     Loader,
     Macs,
     MaybeTarget,
@@ -79,6 +82,7 @@ def run(
     macs: Macs = None,
     params: Params = None,
     size: Size = None,
+    latency: Latency = None,
     data: Data = None,
     loader: Loader = None,
     exclude: Exclude = None,
@@ -89,6 +93,8 @@ def run(
     time_limit: TimeLimit = _DEFAULTS.time_limit,
     threads: Threads = _DEFAULTS.threads,
     provider: Provider = _DEFAULTS.provider,
+    latency_table: LatencyTable = None,
+    cache: Cache = None,
     input_shape: InputShape = None,
     dim: Dim = None,
     json: Json = None,
@@ -98,8 +104,8 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Go the whole way: measure the channels of IN, remove what matters least, write OUT."""
-    if (macs, params, size) == (None, None, None):
-        msg = "nothing to reach: give --macs, --params or --size a ratio, such as --macs 0.5"
+    if (macs, params, size, latency) == (None,) * 4:
+        msg = "nothing to reach: give --macs, --params, --size or --latency a ratio, such as 0.5"
         raise UsageError(msg)
     if target is None and not dry_run:
         msg = "OUT is missing: say where the pruned model goes, or give --dry-run"

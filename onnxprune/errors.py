@@ -10,6 +10,8 @@ Anything else that reaches the command line is a defect of onnxprune: it keeps i
 ends with 1.
 """
 
+from collections.abc import Mapping
+
 __all__ = ["BudgetError", "InputError", "OnnxPruneError", "UsageError", "VerificationError"]
 
 
@@ -38,6 +40,16 @@ class VerificationError(OnnxPruneError):
 
 
 class BudgetError(OnnxPruneError):
-    """The budget cannot be met, or there is nothing to cut; nothing is written."""
+    """The budget cannot be met, or there is nothing to cut; nothing is written.
+
+    Attributes
+    ----------
+    nearest : mapping of quantity to ratio
+        What can be had of each budgeted quantity, where that is known.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, nearest: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.nearest = dict(nearest or {})

@@ -17,8 +17,12 @@ class Options:
         Calibration data; synthetic inputs without it.
     loader : str, optional
         ``FILE.py:function`` that yields feeds; runs the user's code.
-    macs, params, size : float, optional
+    macs, params, size, latency : float, optional
         Ratio of the original to reach, 0 < ratio < 1.
+    latency_table : Path, optional
+        Measured on the target device; this machine's own otherwise.
+    cache : Path, optional
+        Where this machine's latency table is kept; the user's cache folder otherwise.
     exclude : tuple of str
         fnmatch patterns on group, value or node name, or ``op:Type``: what stays whole.
     multiple_of : int, optional
@@ -43,6 +47,9 @@ class Options:
     macs: float | None = None
     params: float | None = None
     size: float | None = None
+    latency: float | None = None
+    latency_table: Path | None = None
+    cache: Path | None = None
     exclude: tuple[str, ...] = ()
     multiple_of: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -28,6 +28,8 @@ from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import RunFailedError, Session, check_provider, with_outputs
 from onnxprune.selection.budget import budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
+from onnxprune.selection.pace import paced
+from onnxprune.selection.promise import keep_promises
 from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates, settle
 from onnxprune.selection.widths import excluded, unmatched
@@ -77,16 +79,31 @@ def run(
     found = analyse(source, options, clock)
     for warning in summary.synthetic(found):
         clock.note(warning)
-    budget = budget_of(options, found.costs.total, found.model.bytes)
     groups = candidates(found, options)
+    found, pace = paced(found, groups, options, clock)
+    budget = budget_of(options, found.costs.total, found.model.bytes)
     splits = split_samples(len(found.samples), options.seed)
     measured = measure_groups(found, groups, splits, options, clock)
     clock.stage("cut")
-    settled = settle(found, groups, measured, budget, options)
-    recovered = _recovered(found, settled.proven, splits, options, clock)
-    timed = _timed(found, recovered.model, options, clock)
+
+    def settle_at(latency: float | None) -> Settled:
+        asked = budget if latency is None else budget.with_latency(latency)
+        return settle(found, groups, measured, asked, options)
+
+    def repair(settled: Settled) -> Recovered:
+        return _recovered(found, settled.proven, splits, options, clock)
+
+    def time(model: onnx.ModelProto) -> BenchReport:
+        return _timed(found, model, options, clock)
+
+    binding = options.latency if pace is not None and pace.here else None
+    settled, recovered, timed = keep_promises(binding, settle_at, repair, time)
     drop = _drop(found, recovered.model, splits, options, clock)
-    notes = [*unmatched(found, options.exclude), *summary.notes(splits, settled, measured)]
+    notes = [
+        *unmatched(found, options.exclude),
+        *(pace.notes if pace else ()),
+        *summary.notes(splits, settled, measured),
+    ]
     report = summary.report(found, settled.proven, recovered, timed, drop, options, notes)
     report = replace(report, groups=summary.with_methods(report.groups, measured))
     if save_plan is not None:
@@ -276,6 +293,7 @@ def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Opti
         seed=options.seed,
         samples=options.samples,
         multiple_of=settled.selection.multiple_of,
+        steps=settled.selection.steps,
         refitted=recovered.refitted,
         added=recovered.added,
     )

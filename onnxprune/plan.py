@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -136,6 +137,7 @@ def make_plan(
     seed: int,
     samples: int,
     multiple_of: int | None,
+    steps: Mapping[str, int] = MappingProxyType({}),
     refitted: Sequence[str] = (),
     added: Sequence[str] = (),
 ) -> Plan:
@@ -150,6 +152,8 @@ def make_plan(
     seed, samples : int
         As the options said: a refit can only be repeated on the same samples.
     multiple_of : int, optional
+    steps : mapping of group name to int
+        Multiples that the widths of single groups kept to, because only those pay.
     refitted, added : sequence of str
         Initializers that were solved for, and those that were added, after the cut.
 
@@ -178,18 +182,23 @@ def make_plan(
             "refitted": list(refitted),
             "added": list(added),
             "removed": cuts,
-            "groups": [_entry(g, list(map(int, gone))) for g, gone in removed if len(gone)],
+            "groups": [
+                _entry(g, list(map(int, gone)), steps.get(g.name))
+                for g, gone in removed
+                if len(gone)
+            ],
         }
     )
 
 
-def _entry(group: Group, gone: list[int]) -> dict[str, object]:
+def _entry(group: Group, gone: list[int], step: int | None) -> dict[str, object]:
     return {
         "name": group.name,
         "kind": group.kind,
         "before": group.size,
         "after": group.size - len(gone),
         "exact": group.exact,
+        "step": step,
         "removed": gone,
     }
 

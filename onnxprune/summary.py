@@ -52,7 +52,7 @@ def notes(splits: Splits, settled: Settled, measured: Sensitivity) -> list[str]:
     found = [f"{name} stays whole: {why}" for name, why in settled.proven.guilty.items()]
     if splits.shared:
         found.append("fewer than 4 samples: the same ones measured, selected and judged")
-    if settled.selection.multiple_of < 4:
+    if settled.selection.multiple_of < 4 and not settled.selection.steps:
         found.append("widths off multiples of 4 were needed: the result may not be faster")
     cheap = [g for g in measured.groups.values() if g.method == "activation"]
     if cheap:

@@ -195,11 +195,11 @@ class TestUsageErrors:
         [
             ([], "Missing command"),
             (["shrink"], "No such command 'shrink'"),
-            (["run", "in.onnx", "out.onnx"], "give --macs, --params or --size"),
+            (["run", "in.onnx", "out.onnx"], "give --macs, --params, --size or --latency"),
             (["run", "in.onnx", "--macs", "0.5"], "OUT is missing"),
             ([*RUN, "more"], "unexpected extra argument"),
             ([*RUN, "--mac", "0.5"], "--macs"),
-            ([*RUN, "--latency", "0.5"], "No such option: --latency"),
+            ([*RUN, "--latency", "1.5"], "1.5 is not between 0 and 1"),
             ([*RUN, "--samples", "0"], "--samples"),
             ([*RUN, "--multiple-of", "0"], "--multiple-of"),
             ([*RUN, "--seed", "-1"], "--seed"),

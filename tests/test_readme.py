@@ -89,6 +89,7 @@ def test_schemas_are_where_it_says():
     assert sorted(p.name for p in (ROOT / "onnxprune/report/schemas").glob("*.json")) == [
         "bench-1.json",
         "inspect-1.json",
+        "latency-1.json",
         "plan-1.json",
         "report-1.json",
         "verify-1.json",

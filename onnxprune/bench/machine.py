@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxprune.runtime.session import RUNTIME_VERSION
 
-__all__ = ["machine"]
+__all__ = ["identity", "machine"]
 
 
 def machine(threads: int, provider: str) -> dict[str, str]:
@@ -15,14 +15,21 @@ def machine(threads: int, provider: str) -> dict[str, str]:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     load = " ".join(f"{x:.2f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else ""
     return {
-        "cpu": _cpu_model(),
+        **identity(threads, provider),
         "cores": str(cores),
         "load average": load or "unknown",
+        "python": platform.python_version(),
+        "os": platform.platform(),
+    }
+
+
+def identity(threads: int, provider: str) -> dict[str, str]:
+    """Say what decides how long operators take: processor, runtime, provider, threads."""
+    return {
+        "cpu": _cpu_model(),
         "onnxruntime": RUNTIME_VERSION,
         "provider": provider,
         "threads": str(threads),
-        "python": platform.python_version(),
-        "os": platform.platform(),
     }
 
 

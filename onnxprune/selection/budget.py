@@ -1,7 +1,7 @@
 """What the user wants to reach, and how far a model is from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost
@@ -17,7 +17,7 @@ class Budget:
     Attributes
     ----------
     ratios : mapping of quantity to ratio
-        Quantities are ``macs``, ``params`` and ``bytes``.
+        Quantities are ``macs``, ``params``, ``bytes`` and ``latency`` (as the table predicts it).
     total : Cost
         Of the original.
     overhead : float
@@ -31,6 +31,10 @@ class Budget:
     def reached(self, saved: Cost) -> dict[str, float]:
         """Return the ratio of each budgeted quantity after a saving."""
         return {name: self._ratio(name, saved) for name in self.ratios}
+
+    def with_latency(self, ratio: float) -> "Budget":
+        """Return the same budget with another latency."""
+        return replace(self, ratios={**self.ratios, "latency": ratio})
 
     def met(self, saved: Cost) -> bool:
         """Say whether every ratio is reached."""
@@ -62,10 +66,15 @@ def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget:
     UsageError
         If no ratio is given, or one is outside (0, 1).
     """
-    given = {"macs": options.macs, "params": options.params, "bytes": options.size}
+    given = {
+        "macs": options.macs,
+        "params": options.params,
+        "bytes": options.size,
+        "latency": options.latency,
+    }
     ratios = {name: ratio for name, ratio in given.items() if ratio is not None}
     if not ratios:
-        msg = "no budget: give --macs, --params or --size with the ratio of the original to reach"
+        msg = "no budget: give --macs, --params, --size or --latency a ratio of the original"
         raise UsageError(msg)
     for name, ratio in ratios.items():
         if not 0.0 < ratio < 1.0:

@@ -1,7 +1,7 @@
 """Measure, then choose: from groups and a budget to the channels that go."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,18 @@ class Selection:
     ----------
     allocation : Allocation
     multiple_of : int
-        The widths' multiple that was used in the end.
+        The multiple of all widths that was used in the end.
+    steps : mapping of group name to int
+        The multiple that each group's width kept to because only such widths pay.
+    reached : mapping of quantity to ratio
+        Of each budgeted quantity; latency as the table predicts it.
     removed : tuple of (Group, channel numbers)
     """
 
     allocation: Allocation
     multiple_of: int
+    steps: Mapping[str, int]
+    reached: Mapping[str, float]
     removed: tuple[tuple[Group, tuple[int, ...]], ...]
 
 
@@ -83,16 +89,22 @@ def choose(
     budget: Budget,
     options: Options,
 ) -> Selection:
-    """Allocate the budget, at the widest multiple that can reach it."""
+    """Allocate the budget, at the widest multiple that can reach it.
+
+    For a latency, only widths that pay are allowed; what lies between two of them costs quality
+    and saves nothing.
+    """
     sizes = found.coupling.collected.sizes
-    multiples = (options.multiple_of,) if options.multiple_of else _MULTIPLES
+    steps = found.steps if "latency" in budget.ratios else {}
+    multiples = (options.multiple_of,) if options.multiple_of else (1,) if steps else _MULTIPLES
     for multiple in multiples:
-        widths = {g.name: allowed_widths(g, multiple, sizes) for g in groups}
+        widths = {g.name: allowed_widths(g, multiple, sizes, steps) for g in groups}
         allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes)
         if allocation.met:
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
-    return Selection(allocation, multiple, removed)
+    paying = {g.name: max(steps.get(m.axis, 1) for m in g.members) for g in groups} if steps else {}
+    return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
 
 
 def _eliminated(

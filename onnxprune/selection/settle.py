@@ -78,8 +78,9 @@ def _raise_unmet(
     found: Analysis, budget: Budget, selection: Selection, guilty: Mapping[str, str]
 ) -> None:
     nearest = budget.reached(selection.allocation.saved)
+    predicted = " as the latency table predicts" if "latency" in nearest else ""
     asked = " and ".join(f"--{n.replace('bytes', 'size')} {r:g}" for n, r in budget.ratios.items())
     best = ", ".join(f"{n.replace('bytes', 'size')} {r:.3f}" for n, r in nearest.items())
     unproven = f"; {len(guilty)} groups could not be proven" if guilty else ""
-    msg = f"{asked} cannot be met: the nearest is {best}; {obstacles(found)}{unproven}"
-    raise BudgetError(msg)
+    msg = f"{asked} cannot be met: the nearest is {best}{predicted}; {obstacles(found)}{unproven}"
+    raise BudgetError(msg, nearest)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from math import gcd
+from math import gcd, lcm
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxprune.coupling.groups import Coupling, Group
@@ -17,7 +18,12 @@ __all__ = ["allowed_widths", "excluded", "unmatched"]
 _NARROWEST = 0.1  # share of a group's channels that always stays
 
 
-def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> list[int]:
+def allowed_widths(
+    group: Group,
+    multiple: int,
+    sizes: Mapping[Axis, int],
+    steps: Mapping[Axis, int] = MappingProxyType({}),
+) -> list[int]:
     """List kept channel counts that leave every cut axis a multiple, widest first.
 
     An axis whose size is no multiple to begin with cannot be made one by this group alone when
@@ -30,6 +36,8 @@ def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> li
     multiple : int
         Of the kept positions on each axis.
     sizes : mapping of Axis to int
+    steps : mapping of Axis to int
+        Further multiples of single axes: the widths that pay on this machine.
 
     Returns
     -------
@@ -42,8 +50,8 @@ def allowed_widths(group: Group, multiple: int, sizes: Mapping[Axis, int]) -> li
             places = member.positions.shape[1]
             if group.kind == "head" and places == 1:
                 continue
-            needed = multiple // gcd(multiple, places)
-            step = step * needed // gcd(step, needed)
+            whole_step = lcm(multiple, steps.get(member.axis, 1))
+            step = lcm(step, whole_step // gcd(whole_step, places))
     least = max(1, round(_NARROWEST * group.size))
     whole = all(
         member.positions.size == sizes[member.axis]

@@ -58,5 +58,5 @@ def test_ratios_lie_between_zero_and_one(option, ratio):
 
 
 def test_no_budget_names_the_options():
-    with pytest.raises(UsageError, match=r"--macs, --params or --size"):
+    with pytest.raises(UsageError, match=r"--macs, --params, --size or --latency"):
         budget_of(Options(), TOTAL, 400)

@@ -1,0 +1,59 @@
+"""Reading the clock that says what a run costs."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.runtime.session import Feeds, Session
+
+__all__ = ["clock_of", "race", "read"]
+
+_READING = 3_000_000  # nanoseconds that a reading of a whole model lasts at least
+_READINGS = 9
+
+
+def clock_of(threads: int, provider: str) -> Callable[[], int]:
+    """Return the process's CPU clock where one thread does all the work, else the wall clock."""
+    busy = threads == 1 and provider == "CPUExecutionProvider"
+    return time.process_time_ns if busy else time.perf_counter_ns
+
+
+def read(session: Session, feeds: Feeds, now: Callable[[], int], least: int) -> float:
+    """Return nanoseconds per run, over runs that together last at least ``least`` nanoseconds."""
+    start, runs, passed = now(), 0, 0
+    while passed < least:
+        session.run(feeds)
+        runs += 1
+        passed = now() - start
+    return passed / runs
+
+
+def race(
+    models: Sequence[onnx.ModelProto], feeds: Feeds, *, threads: int, provider: str
+) -> NDArray[np.float64]:
+    """Return the nanoseconds of one run of each model, read in turns.
+
+    Turns keep the models' times comparable: whatever else the machine does meets all of them.
+
+    Parameters
+    ----------
+    models : sequence of ModelProto
+        That take the same inputs.
+    feeds : mapping of name to array
+    threads : int
+    provider : str
+
+    Returns
+    -------
+    float array, shape (models,)
+        Medians.
+    """
+    now = clock_of(threads, provider)
+    sessions = [Session(model, threads=threads, provider=provider) for model in models]
+    for session in sessions:
+        read(session, feeds, now, 10 * _READING)
+    turns = [[read(s, feeds, now, _READING) for s in sessions] for _ in range(_READINGS)]
+    return np.asarray(np.median(turns, axis=0), np.float64)

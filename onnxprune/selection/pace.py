@@ -1,0 +1,263 @@
+"""How long a model will take under any cut: its operators' times, corrected on whole models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import onnx
+
+from onnxprune.analysis import Analysis
+from onnxprune.bench.cache import recall, remember
+from onnxprune.bench.clock import race
+from onnxprune.bench.fit import Fit, fit
+from onnxprune.bench.operators import Operator, find_operators
+from onnxprune.bench.sweep import fill, operator_timer
+from onnxprune.bench.table import Entry, LatencyTable, Pays, load_table
+from onnxprune.coupling.groups import Group
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.cost import Cost, CostModel, Term, fractions
+from onnxprune.model.view import Node
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.rewrite.cut import cut
+from onnxprune.rewrite.keeps import Keeps, keep_masks
+from onnxprune.rewrite.repairs import UnrepresentableError
+from onnxprune.runtime.session import RunFailedError
+from onnxprune.selection.widths import allowed_widths
+
+__all__ = ["Pace", "paced"]
+
+_CUTS = 4  # whole models that the sum is corrected on, beside the original
+_SURE = 0.1  # relative error of the corrected sum that goes without saying
+# Views of the same memory, and what is done inside a convolution.
+_FREE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape"})
+_FUSED = frozenset({"BatchNormalization", "Relu", "Clip", "LeakyRelu", "HardSigmoid"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pace:
+    """A model's predicted latency.
+
+    Attributes
+    ----------
+    terms : tuple of Term
+        Times of the parts; together the latency of the original.
+    steps : mapping of Axis to int
+        Widths that pay are multiples of these.
+    table : LatencyTable
+    fit : Fit
+    here : bool
+        Whether the table is this machine's, so that a measurement can hold it to its word.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    terms: tuple[Term, ...]
+    steps: Mapping[Axis, int]
+    table: LatencyTable
+    fit: Fit
+    here: bool
+    notes: tuple[str, ...]
+
+
+def paced(
+    found: Analysis, groups: Sequence[Group], options: Options, progress: Progress
+) -> tuple[Analysis, Pace | None]:
+    """Let a model's costs include its predicted latency, where a latency is asked for.
+
+    Parameters and errors as in :func:`set_pace`.
+
+    Returns
+    -------
+    Analysis
+        With the times among its costs and the steps of its axes.
+    Pace or None
+    """
+    if options.latency is None:
+        return found, None
+    pace = set_pace(found, groups, options, progress)
+    costs = CostModel(found.view, found.stated, pace.terms)
+    return replace(found, costs=costs, steps=pace.steps), pace
+
+
+def set_pace(
+    found: Analysis, groups: Sequence[Group], options: Options, progress: Progress
+) -> Pace:
+    """Measure the operators of a model (or look them up), and correct their sum on whole models.
+
+    Parameters
+    ----------
+    found : Analysis
+    groups : sequence of Group
+        That may be narrowed.
+    options : Options
+    progress : Progress
+
+    Returns
+    -------
+    Pace
+
+    Raises
+    ------
+    InputError
+        If the given table cannot be read.
+    UsageError
+        If the cache folder that was asked for cannot be written.
+    """
+    progress.stage("table")
+    operators = list(find_operators(found.view, found.stated))
+    free = {member.axis for group in groups for member in group.members}
+    table, notes = _table(operators, free, options, progress)
+    parts = _Parts(found, operators, table)
+    here = options.latency_table is None
+    if parts.unknown:
+        notes.append(f"{parts.unknown} of {len(operators)} operators are not in the latency table")
+    correction = Fit()
+    if here:
+        correction = _corrected(found, groups, parts, options)
+        if not correction.error <= _SURE:
+            notes.append(
+                f"the latency table is off by up to {correction.error:.0%} on whole models: "
+                "the search may take more tries"
+            )
+    return Pace(
+        tuple(parts.terms(correction)), parts.steps(free), table, correction, here, tuple(notes)
+    )
+
+
+def _table(
+    operators: Sequence[Operator], free: set[Axis], options: Options, progress: Progress
+) -> tuple[LatencyTable, list[str]]:
+    if options.latency_table is not None:
+        table = load_table(options.latency_table)
+        machine = table.machine.get("cpu", "another machine")
+        return table, [
+            f"latency is predicted from {options.latency_table}, measured on {machine}; "
+            "the times measured here are another machine's"
+        ]
+    table = recall(options.cache, threads=options.threads, provider=options.provider)
+    fuller = fill(
+        table,
+        operators,
+        lambda operator: [axis in free for axis in operator.axes],
+        operator_timer(options.threads, options.provider),
+        time_limit=options.time_limit,
+        progress=progress,
+    )
+    if len(fuller.entries) + len(fuller.pays) > len(table.entries) + len(table.pays):
+        remember(fuller, options.cache)
+    return fuller, []
+
+
+class _Parts:
+    """The operators of a model with their entries, and what the others write."""
+
+    def __init__(self, found: Analysis, operators: Sequence[Operator], table: LatencyTable) -> None:
+        known = {o.signature: table.entries.get(o.signature) for o in operators}
+        self.unknown = sum(known[o.signature] is None for o in operators)
+        rates = [e.whole / o.macs for o in operators if (e := known[o.signature]) and o.macs]
+        rate = float(np.median(rates)) if rates else 1.0
+        self.operators = [(o, known[o.signature] or _guess(o, rate)) for o in operators]
+        timed = {o.node.index for o in operators}
+        self.others = [
+            (axes, float(prod(found.stated.shapes[axes[0].value])))
+            for node in found.view.nodes
+            if node.index not in timed and not _is_free(found, node)
+            for value in node.outputs
+            if (axes := _axes(found, value))
+        ]
+
+    def terms(self, by: Fit) -> list[Term]:
+        """Price the parts; the original's latency is their sum."""
+        return [
+            *(
+                Term(o.node.name, Cost(0, 0, 0, by.scale * entry.whole), o.axes, entry.left)
+                for o, entry in self.operators
+            ),
+            *(Term("", Cost(0, 0, 0, by.per_element * size), axes) for axes, size in self.others),
+            Term("", Cost(0, 0, 0, by.fixed), ()),
+        ]
+
+    def features(self, keeps: Keeps) -> tuple[float, float]:
+        """Return the table's sum and the elements that the others write, under a cut."""
+        kept = fractions(keeps)
+        table = sum(
+            entry.whole * entry.left([kept.get(axis, 1.0) for axis in o.axes])
+            for o, entry in self.operators
+        )
+        written = sum(s * prod(kept.get(axis, 1.0) for axis in axes) for axes, s in self.others)
+        return table, written
+
+    def steps(self, free: set[Axis]) -> dict[Axis, int]:
+        """Return what every axis's width should be a multiple of: the largest of its readers'."""
+        found: dict[Axis, int] = {}
+        for operator, entry in self.operators:
+            for axis, step in zip(operator.axes, entry.pays.steps, strict=True):
+                if axis in free:
+                    found[axis] = max(found.get(axis, 1), step)
+        return found
+
+
+def _guess(operator: Operator, rate: float) -> Entry:
+    """Take an operator that the table does not know to be as fast as the others."""
+    levels = tuple((width,) for width in operator.widths)
+    time = np.full((1,) * len(levels), max(rate * operator.macs, 1.0))
+    return Entry(levels, time, Pays((1,) * len(levels)))
+
+
+def _axes(found: Analysis, value: str) -> tuple[Axis, ...]:
+    shape = found.stated.shapes.get(value, ()) if value else ()
+    return tuple(Axis(value, number) for number in range(len(shape)))
+
+
+def _is_free(found: Analysis, node: Node) -> bool:
+    if node.op_type in _FREE:
+        return True
+    before = found.view.producers.get(node.inputs[0]) if node.inputs else None
+    return (
+        node.op_type in _FUSED
+        and before is not None
+        and before.op_type in {"Conv", "BatchNormalization"}
+    )
+
+
+def _corrected(found: Analysis, groups: Sequence[Group], parts: _Parts, options: Options) -> Fit:
+    """Time the original and some cuts of it, and fit the sum to them."""
+    models, keeps = [found.view.model], [dict[Axis, np.ndarray]()]
+    rng = np.random.default_rng(options.seed)
+    steps = parts.steps({m.axis for g in groups for m in g.members})
+    for number in range(_CUTS):
+        made = _some_cut(found, groups, steps, (number + 0.5) / _CUTS, rng)
+        if made is not None:
+            models.append(made[0])
+            keeps.append(made[1])
+    feed = found.stated_feed()
+    try:
+        measured = race(models, feed, threads=options.threads, provider=options.provider)
+    except RunFailedError:  # a cut that nobody has verified need not run
+        models, keeps = models[:1], keeps[:1]
+        measured = race(models, feed, threads=options.threads, provider=options.provider)
+    tables, elements = zip(*(parts.features(k) for k in keeps), strict=True)
+    return fit(tables, elements, measured)
+
+
+def _some_cut(
+    found: Analysis,
+    groups: Sequence[Group],
+    steps: Mapping[Axis, int],
+    depth: float,
+    rng: np.random.Generator,
+) -> tuple[onnx.ModelProto, dict[Axis, np.ndarray]] | None:
+    """Narrow every group by about a share, at widths that pay."""
+    sizes = found.coupling.collected.sizes
+    removed = []
+    for group in groups:
+        widths = allowed_widths(group, 1, sizes, steps)
+        place = int(np.clip(rng.normal(depth, 0.15), 0, 0.999) * len(widths))
+        removed.append((group, np.arange(widths[place], group.size)))
+    keeps = keep_masks(removed, sizes)
+    try:
+        return cut(found.view, found.coupling, found.traces, keeps), keeps
+    except UnrepresentableError:
+        return None
