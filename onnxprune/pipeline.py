@@ -1,6 +1,7 @@
 """The way of a model through all stages; each function here is one command."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -8,6 +9,7 @@ import onnx
 from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse, read_samples
 from onnxprune.bench.measure import measure
+from onnxprune.coupling.groups import Group
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import InputError, VerificationError
@@ -26,13 +28,14 @@ from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import RunFailedError, Session, check_provider, with_outputs
-from onnxprune.selection.budget import budget_of
+from onnxprune.selection.budget import Budget, budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
-from onnxprune.selection.pace import paced
+from onnxprune.selection.pace import Pace, paced
 from onnxprune.selection.promise import keep_promises
 from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates, settle
 from onnxprune.selection.widths import excluded, unmatched
+from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
 
@@ -81,29 +84,13 @@ def run(
         clock.note(warning)
     groups = candidates(found, options)
     found, pace = paced(found, groups, options, clock)
-    budget = budget_of(options, found.costs.total, found.model.bytes)
     splits = split_samples(len(found.samples), options.seed)
+    budget = budget_of(options, found.costs.total, found.model.bytes)
     measured = measure_groups(found, groups, splits, options, clock)
-    clock.stage("cut")
-
-    def settle_at(latency: float | None) -> Settled:
-        asked = budget if latency is None else budget.with_latency(latency)
-        return settle(found, groups, measured, asked, options)
-
-    def repair(settled: Settled) -> Recovered:
-        return _recovered(found, settled.proven, splits, options, clock)
-
-    def time(model: onnx.ModelProto) -> BenchReport:
-        return _timed(found, model, options, clock)
-
-    binding = options.latency if pace is not None and pace.here else None
-    settled, recovered, timed = keep_promises(binding, settle_at, repair, time)
+    stages = _Stages(found, groups, measured, budget, pace, splits, options, clock)
+    settled, recovered, timed = stages.promised()
     drop = _drop(found, recovered.model, splits, options, clock)
-    notes = [
-        *unmatched(found, options.exclude),
-        *(pace.notes if pace else ()),
-        *summary.notes(splits, settled, measured),
-    ]
+    notes = stages.notes(settled)
     report = summary.report(found, settled.proven, recovered, timed, drop, options, notes)
     report = replace(report, groups=summary.with_methods(report.groups, measured))
     if save_plan is not None:
@@ -283,6 +270,45 @@ def bench(
         paths = " or ".join(str(m.path) for m in models)
         msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
         raise InputError(msg) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stages:
+    """What a search may call as often as it likes."""
+
+    found: Analysis
+    groups: Sequence[Group]
+    measured: Sensitivity
+    budget: Budget
+    pace: Pace | None
+    splits: Splits
+    options: Options
+    clock: Clock
+
+    def promised(self) -> tuple[Settled, Recovered, BenchReport]:
+        """Cut, repair and time, until a latency that is measured here is kept."""
+        binding = self.options.latency if self.pace is not None and self.pace.here else None
+        return keep_promises(binding, self.settle, self.repair, self.time)
+
+    def notes(self, settled: Settled) -> list[str]:
+        """Gather what the stages had to say."""
+        return [
+            *unmatched(self.found, self.options.exclude),
+            *(self.pace.notes if self.pace else ()),
+            *summary.notes(self.splits, settled, self.measured),
+        ]
+
+    def settle(self, latency: float | None) -> Settled:
+        """Cut to the budget, or to the budget with another latency."""
+        self.clock.stage("cut")
+        budget = self.budget if latency is None else self.budget.with_latency(latency)
+        return settle(self.found, self.groups, self.measured, budget, self.options)
+
+    def repair(self, settled: Settled) -> Recovered:
+        return _recovered(self.found, settled.proven, self.splits, self.options, self.clock)
+
+    def time(self, model: onnx.ModelProto) -> BenchReport:
+        return _timed(self.found, model, self.options, self.clock)
 
 
 def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Options) -> Plan:
