@@ -1,0 +1,106 @@
+"""Run the derivative: one forward pass, and one backward pass per cotangent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.model.view import View
+from onnxprune.runtime.session import Feeds, Session
+from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity.gradient.backward import Backward, cotangent_name, differentiate
+from onnxprune.sensitivity.gradient.tape import Tape
+
+__all__ = ["Sketcher", "Table"]
+
+Array = NDArray[np.generic]
+Cotangents = Mapping[str, Array]
+Table = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """The two sessions that a derivative is run with."""
+
+    forward: Session
+    crossing: tuple[str, ...]
+
+
+class Sketcher:
+    """First-order changes of the output, channel by channel, from cotangents on the output.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+        Of a run with the sizes of the feeds on all axes but the samples'.
+    coupling : Coupling
+    groups : sequence of Group
+    outputs : sequence of str
+    feed : mapping of input name to array
+        Any of them.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        trace: Trace,
+        coupling: Coupling,
+        groups: Sequence[Group],
+        outputs: Sequence[str],
+        feed: Feeds,
+    ) -> None:
+        self.view, self.outputs = view, outputs
+        self.tape = Tape(view, trace, feed)
+        self.derivative: Backward = differentiate(self.tape, coupling, groups, outputs)
+        self.groups = [g for g in groups if g.name not in self.derivative.missing]
+        crossing = self.tape.crossing(self.derivative.wanted)
+        self._crossing = tuple(n for n in crossing if n not in view.inputs)
+        self._given = tuple(n for n in crossing if n in view.inputs)
+        self._forward = Session(self.tape.forward(outputs, self._crossing))
+        self._backward: Session | None = None
+
+    def forward(self, feed: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the outputs, and what the backward pass reads."""
+        found = self._forward.run(feed, list(dict.fromkeys([*self.outputs, *self._crossing])))
+        kept = {n: found[n] for n in self._crossing} | {n: feed[n] for n in self._given}
+        return {n: found[n] for n in self.outputs}, kept
+
+    def backward(self, kept: Mapping[str, Array], cotangents: Cotangents) -> Table:
+        """Return the change that each channel's loss makes, seen by one cotangent.
+
+        Returns
+        -------
+        dict of group name to float32 array, shape (samples, channels)
+            One row where samples are not told apart.
+        """
+        wanted = self.derivative.wanted
+        if not wanted:
+            return {}
+        feeds = {**kept, **{cotangent_name(n): a for n, a in cotangents.items()}}
+        if self._backward is None:
+            dtypes = {name: array.dtype for name, array in feeds.items()}
+            self._backward = Session(self.tape.backward(wanted, dtypes))
+            self._read = {i.name for i in self._backward.inputs}
+        found = self._backward.run({n: a for n, a in feeds.items() if n in self._read}, wanted)
+        return {group.name: self._change(group, found) for group in self.groups}
+
+    def _change(self, group: Group, found: Mapping[str, Array]) -> NDArray[np.float32]:
+        parts = list(self._parts(group, found))
+        if not parts:
+            return np.zeros((1, group.size), np.float32)
+        if not all(batch for _, batch in parts):
+            parts = [(rows.sum(axis=0, keepdims=True), False) for rows, _ in parts]
+        return np.asarray(-sum(rows for rows, _ in parts), np.float32)
+
+    def _parts(self, group: Group, found: Mapping[str, Array]) -> Iterator[tuple[Array, bool]]:
+        for member in group.members:
+            for exit_ in self.derivative.exits.get(member.axis, ()):
+                rows = np.atleast_2d(found[exit_.value])
+                size, each = rows.shape[1], member.positions.shape[1]
+                change = rows[:, member.positions].sum(axis=2)
+                if exit_.shrinking:
+                    change = change * (size / max(size - each, 1))
+                yield change, exit_.batch
