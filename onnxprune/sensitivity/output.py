@@ -40,6 +40,11 @@ class OutputChange:
         """Outputs that count: the float ones."""
         return self._names
 
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """What each output's change is divided by."""
+        return self._scale
+
     def vector(self, batch: int, outputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Return the change of one batch.
 

@@ -22,6 +22,7 @@ from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
+from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
 from onnxprune.sensitivity.reconstruction import Elimination
@@ -29,7 +30,6 @@ from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
 
 __all__ = ["Batches", "measure"]
 
-_LEVELS = 8  # widths per group that are measured end to end
 _CALIBRATED = (0.01, 0.04, 0.16)  # shares of the largest local error that are measured
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
@@ -205,19 +205,12 @@ def measure(
         now = time.monotonic()
         left = max(start + _SHARE * time_limit - now, 0.0)
         deadline = now + left * work[group.name] / max(remaining, 1e-9)
-        found[group.name] = measurer.group(group, _levels(widths[group.name], group.size), deadline)
+        found[group.name] = measurer.group(
+            group, measured_levels(widths[group.name], group.size), deadline
+        )
         remaining -= work[group.name]
     samples = sum(_length(feed) for feed in batches.fit)
     return Sensitivity(found, samples, measurer.runs)
-
-
-def _levels(widths: Sequence[int], size: int) -> NDArray[np.int64]:
-    """Choose at most eight of the widths, evenly, the narrowest included; all channels first."""
-    narrower = sorted((w for w in widths if w < size), reverse=True)
-    if len(narrower) > _LEVELS:
-        picks = np.linspace(0, len(narrower) - 1, _LEVELS).round().astype(int)
-        narrower = [narrower[i] for i in picks]
-    return np.array([size, *narrower], np.int64)
 
 
 def _length(feed: Feeds) -> int:

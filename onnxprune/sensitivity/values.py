@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["GroupSensitivity", "Method", "Sensitivity"]
 
-Method = Literal["reconstruction", "perturbation", "activation"]
+Method = Literal["reconstruction", "perturbation", "gradient", "activation"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,8 +21,9 @@ class GroupSensitivity:
     order : int array, shape (channels,)
         Channel numbers, the first to go first.
     scores : float array, shape (channels,)
-        Relative squared change of the output when a channel alone goes (``perturbation``), or an
-        importance in units of its own (``reconstruction``: the step's local error).
+        Relative squared change of the output when a channel alone goes (``perturbation``; an
+        estimate of it: ``gradient``), or an importance in units of its own (``reconstruction``:
+        the step's local error).
     widths : int array, shape (levels,)
         Kept channels, descending from all of them.
     errors : float array, shape (levels,)
@@ -31,6 +32,8 @@ class GroupSensitivity:
         with refitted readers, brought to the output's scale by measured widths.
     method : Method
         Where the order comes from.
+    vectors : float32 array, shape (channels, dims), optional
+        Output changes that add up: the squared norm of a sum is about the joint change.
     """
 
     order: NDArray[np.int64]
@@ -38,6 +41,7 @@ class GroupSensitivity:
     widths: NDArray[np.int64]
     errors: NDArray[np.float64]
     method: Method
+    vectors: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,9 +54,12 @@ class Sensitivity:
     samples : int
         Samples that channels were perturbed on.
     runs : int
-        Runs of suffixes that it took.
+        Runs of suffixes, or passes, that it took.
+    agreement : float, optional
+        Rank correlation of estimated scores with a few exact ones.
     """
 
     groups: Mapping[str, GroupSensitivity]
     samples: int
     runs: int
+    agreement: float | None = None

@@ -7,15 +7,15 @@ operator averages or normalizes.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnxprune.coupling.collect import make_op
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.relations import Axis, Contract
-from onnxprune.model.view import Node, View
 from onnxprune.coupling.rules import Op
+from onnxprune.model.view import Node, View
 from onnxprune.sensitivity.gradient.rules import Call, lookup
 from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, standardized
 from onnxprune.sensitivity.gradient.samples import sample_axes
@@ -123,7 +123,9 @@ class _Walk:
 
     def _dependents(self, view: View) -> set[str]:
         """Values that an exit reads, and what is computed from them."""
-        read = {view.by_index[n].inputs[c.slot] for n, found in self.contracts.items() for c in found}
+        read = {
+            view.by_index[n].inputs[c.slot] for n, found in self.contracts.items() for c in found
+        }
         found = read - self.coupling.collected.constants
         for node in view.nodes:
             constant_exit = any(

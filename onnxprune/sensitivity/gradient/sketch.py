@@ -1,7 +1,6 @@
 """Run the derivative: one forward pass, and one backward pass per cotangent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,6 @@ __all__ = ["Sketcher", "Table"]
 Array = NDArray[np.generic]
 Cotangents = Mapping[str, Array]
 Table = dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Halves:
-    """The two sessions that a derivative is run with."""
-
-    forward: Session
-    crossing: tuple[str, ...]
 
 
 class Sketcher:
@@ -62,6 +53,11 @@ class Sketcher:
         self._forward = Session(self.tape.forward(outputs, self._crossing))
         self._backward: Session | None = None
 
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Precision of the cotangents."""
+        return self.tape.wide
+
     def forward(self, feed: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the outputs, and what the backward pass reads."""
         found = self._forward.run(feed, list(dict.fromkeys([*self.outputs, *self._crossing])))
@@ -93,7 +89,8 @@ class Sketcher:
             return np.zeros((1, group.size), np.float32)
         if not all(batch for _, batch in parts):
             parts = [(rows.sum(axis=0, keepdims=True), False) for rows, _ in parts]
-        return np.asarray(-sum(rows for rows, _ in parts), np.float32)
+        total: NDArray[np.float32] = np.sum([rows for rows, _ in parts], axis=0, dtype=np.float32)
+        return -total
 
     def _parts(self, group: Group, found: Mapping[str, Array]) -> Iterator[tuple[Array, bool]]:
         for member in group.members:

@@ -5,6 +5,7 @@ the original and computed once; only the rest runs again for every cotangent.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,9 +50,9 @@ class Tape:
         self._scaled: dict[str, tuple[str, NDArray[np.float64]]] = {}
         self._folded: dict[str, Array] = {}
         double = any(d == np.float64 for d in map(trace.dtypes.get, view.outputs))
-        self._wide: np.dtype[np.generic] = np.dtype(np.float64 if double else np.float32)
-        self._narrow = next(
-            (d for o in view.outputs if (d := trace.dtypes.get(o)) in _HALF), self._wide
+        self.wide: np.dtype[np.generic] = np.dtype(np.float64 if double else np.float32)
+        self.narrow = next(
+            (d for o in view.outputs if (d := trace.dtypes.get(o)) in _HALF), self.wide
         )
 
     def cotangent(self, name: str) -> str:
@@ -63,7 +64,7 @@ class Tape:
         """Add a constant; floats take the precision of the model that reads them."""
         given = np.asarray(array)
         name = f"onnxprune/vjp/c{len(self._constants)}"
-        key = ("const", given.dtype.str, given.shape, given.tobytes())
+        key = ("const", given.dtype.str, given.shape, given.tobytes() if given.size < 99 else name)
         if key not in self._known:
             self._known[key] = (name,)
             self._constants[name] = given
@@ -97,11 +98,12 @@ class Tape:
         """
         late = late or any(name in self._dependent for name in inputs)
         names = [self._read(name, late) for name in inputs]
-        key = (op_type, count, *names, repr(sorted(attributes.items(), key=lambda a: a[0])))
+        settings = tuple((k, repr(v)) for k, v in sorted(attributes.items()) if k != "body")
+        key = (op_type, count, *names, settings)
         if key not in self._known:
             number = len(self._early) + len(self._late)
             outputs = tuple(f"onnxprune/vjp/{number}.{i}" for i in range(count))
-            given = {k: v for k, v in attributes.items() if v is not None}
+            given: dict[str, Any] = {k: v for k, v in attributes.items() if v is not None}
             node = helper.make_node(op_type, names, outputs, **given)
             (self._late if late else self._early).append(node)
             if late:
@@ -162,11 +164,11 @@ class Tape:
 
     def masked(self, gradient: str, mask: str) -> str:
         """Multiply a gradient with a bool mask."""
-        to = helper.np_dtype_to_tensor_dtype(self._wide)
+        to = helper.np_dtype_to_tensor_dtype(self.wide)
         return self.op("Mul", gradient, self.op("Cast", mask, to=to, late=True))
 
     def scaled(self, gradient: str, factors: NDArray[np.float64], rank: int) -> str:
-        """Multiply with one factor per channel of axis 1; a convolution takes it into its weight."""
+        """Multiply with a factor per channel of axis 1; convolutions take it into the weight."""
         shaped = factors.reshape(-1, *[1] * (rank - 2))
         name = self.op("Mul", gradient, self.const(shaped))
         self._scaled[name] = (gradient, factors)
@@ -186,7 +188,7 @@ class Tape:
         model.CopyFrom(self.view.model)
         del model.graph.value_info[:]
         model.graph.node.extend(self._early)
-        model.graph.initializer.extend(self._tensors(self._early, self._narrow))
+        model.graph.initializer.extend(self._tensors(self._early, self.narrow))
         return with_outputs(model, list(dict.fromkeys([*outputs, *crossing])))
 
     def crossing(self, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -213,7 +215,7 @@ class Tape:
         """
         nodes = self._needed(wanted)
         renamed = {n: f"{n}/wide" for n, d in inputs.items() if d in _HALF}
-        to = helper.np_dtype_to_tensor_dtype(self._wide)
+        to = helper.np_dtype_to_tensor_dtype(self.wide)
         casts = [helper.make_node("Cast", [a], [b], to=to) for a, b in renamed.items()]
         for node in nodes if renamed else ():
             node.input[:] = [renamed.get(name, name) for name in node.input]
@@ -226,7 +228,7 @@ class Tape:
             "backward",
             given,
             [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(wanted)],
-            self._tensors(nodes, self._wide),
+            self._tensors(nodes, self.wide),
         )
         opsets = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -243,10 +245,10 @@ class Tape:
         self, nodes: Sequence[onnx.NodeProto], precision: np.dtype[np.generic]
     ) -> list[TensorProto]:
         used = dict.fromkeys(n for node in nodes for n in node.input if n in self._constants)
+        arrays = ((name, self._constants[name]) for name in used)
         return [
             numpy_helper.from_array(
-                np.ascontiguousarray(a.astype(precision) if a.dtype.kind == "f" else a), name
+                np.asarray(a, precision if a.dtype.kind == "f" else a.dtype, order="C"), name
             )
-            for name in used
-            for a in [self._constants[name]]
+            for name, a in arrays
         ]

@@ -11,6 +11,7 @@ from onnxprune.sensitivity.gradient.rules import (
     normalization,
     pointwise,
     pooling,
+    recurrent,
     reduction,
 )
 from onnxprune.sensitivity.gradient.rules._registry import Call, Rule, lookup, registered, vjp
@@ -25,6 +26,7 @@ __all__ = [
     "normalization",
     "pointwise",
     "pooling",
+    "recurrent",
     "reduction",
     "registered",
     "vjp",

@@ -11,7 +11,7 @@ from onnxprune.sensitivity.gradient.rules._registry import Call, vjp
 from onnxprune.sensitivity.gradient.tape import Tape, UnsupportedError
 
 Gradients = Iterator[tuple[int, str]]
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def conv(tape: Tape, call: Call) -> Gradients:
     op = call.op
     if call.slots != {0}:
         raise UnsupportedError("the weight is an activation")
-    weight, groups = np.asarray(tape.array(op.x(1).value)), op.integer("group", 1)
+    weight, groups = np.asarray(tape.array(op.x(1).value), np.float64), op.integer("group", 1)
     slide = window(op, weight.shape[2:], op.x(0).shape[2:], op.y().shape[2:])
     gradient, factors = tape.unscaled(call.g)
     if factors is not None:
@@ -122,9 +122,12 @@ def conv_transpose(tape: Tape, call: Call) -> Gradients:
     op = call.op
     if call.slots != {0}:
         raise UnsupportedError("the weight is an activation")
-    weight = np.asarray(tape.array(op.x(1).value))
+    weight = np.asarray(tape.array(op.x(1).value), np.float64)
     slide = window(op, weight.shape[2:], op.y().shape[2:], op.x(0).shape[2:])
-    if op.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET") or min(slide.begin) < 0:
+    if (
+        op.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET")
+        or min(slide.begin) < 0
+    ):
         raise UnsupportedError("padding is left to the operator")
     gradient, end = call.g, slide.end
     if min(end) < 0:  # output_padding: positions at the end that no window reaches

@@ -83,9 +83,7 @@ def tile(tape: Tape, call: Call) -> Gradients:
     yield 0, gradient
 
 
-def scatter(
-    tape: Tape, gradient: str, op: Op, axis: int, index: NDArray[np.int64]
-) -> str:
+def scatter(tape: Tape, gradient: str, op: Op, axis: int, index: NDArray[np.int64]) -> str:
     """Put positions of one axis back to where an index took them from; repeated ones add up."""
     size = op.x(0).shape[axis]
     rank = op.x(0).rank

@@ -1,6 +1,7 @@
 """Derivatives of pooling and resizing."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ def max_pool(tape: Tape, call: Call) -> Gradients:
     """Goes to the position that won."""
     if call.op.flag("storage_order"):
         raise UnsupportedError("positions are counted by column")
-    attributes = {k: v for k, v in call.op.attributes.items() if k != "storage_order"}
+    given = call.op.attributes.items()
+    attributes: dict[str, Any] = {k: v for k, v in given if k != "storage_order"}
     _, winners = tape.ops(2, "MaxPool", call.x, **attributes)
     flat = tape.const(np.array([-1]))
     size = tape.reshape(tape.op("Size", call.x), flat)
@@ -117,19 +119,19 @@ def _interpolation(op: Op, axis: int, before: int, after: int) -> NDArray[np.flo
     scale = _scale(op, axis)
     if before == after and scale in (None, 1.0):
         return None
-    attributes = {k: v for k, v in op.attributes.items() if k not in ("axes", "scales")}
-    if attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+    given = ((k, v) for k, v in op.attributes.items() if k not in ("axes", "scales"))
+    attributes: dict[str, Any] = {k: v.decode() if isinstance(v, bytes) else v for k, v in given}
+    if attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise UnsupportedError("a region is cropped")
-    attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in attributes.items()}
     attributes.pop("keep_aspect_ratio_policy", None)
     names = ["x", "", "scales"] if scale is not None else ["x", "", "", "sizes"]
-    feeds = {
+    feeds: dict[str, NDArray[np.generic]] = {
         "x": np.eye(before),
         "scales": np.array([1.0, scale or 1.0], np.float32),
         "sizes": np.array([before, after], np.int64),
     }
     node = helper.make_node("Resize", names, ["y"], **attributes)
-    found = single(node, max(op.opset, 13)).run(None, {n: feeds[n] for n in names if n})
+    found: Any = single(node, max(op.opset, 13)).run(None, {n: feeds[n] for n in names if n})
     matrix: NDArray[np.float64] = np.asarray(found[0], np.float64).T
     if matrix.shape != (after, before):
         raise UnsupportedError("its sizes depend on the data")

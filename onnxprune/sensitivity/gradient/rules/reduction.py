@@ -51,7 +51,7 @@ def reduce_max(tape: Tape, call: Call) -> Gradients:
 
 @vjp("ReduceL2", "ReduceSumSquare", "ReduceL1")
 def reduce_norm(tape: Tape, call: Call) -> Gradients:
-    """x / y, 2 x or the sign."""
+    """By x / y, 2 x or the sign."""
     axes = _axes(call)
     gradient = _kept(tape, call, axes, call.g)
     if call.op.op_type == "ReduceL1":
@@ -72,7 +72,7 @@ def _axes(call: Call) -> list[int]:
 
 @vjp("Softmax")
 def softmax(tape: Tape, call: Call) -> Gradients:
-    """y (g - sum of g y)."""
+    """The result times (g - sum of g y)."""
     product = tape.op("Mul", call.g, call.y)
     total = tape.reduce("ReduceSum", product, _softmax_axes(call))
     yield 0, tape.op("Sub", product, tape.op("Mul", call.y, total))
@@ -80,7 +80,7 @@ def softmax(tape: Tape, call: Call) -> Gradients:
 
 @vjp("LogSoftmax")
 def log_softmax(tape: Tape, call: Call) -> Gradients:
-    """g - softmax times the sum of g."""
+    """The gradient less softmax times its sum."""
     total = tape.reduce("ReduceSum", call.g, _softmax_axes(call))
     yield 0, tape.op("Sub", call.g, tape.op("Mul", tape.op("Exp", call.y), total))
 

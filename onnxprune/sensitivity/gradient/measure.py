@@ -1,0 +1,202 @@
+"""All channels from a few backward passes, checked against a few exact removals.
+
+A channel's loss changes the output by about -x g, summed over what its exits read. Random signs on
+the outputs turn all channels' changes into vectors of one number per sample and cotangent, whose
+sums and norms stand for those of the true changes.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.model.view import View
+from onnxprune.progress import Progress
+from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity.gradient.masked import Masked
+from onnxprune.sensitivity.gradient.vectors import Sketches, length, sketch
+from onnxprune.sensitivity.levels import measured_levels
+from onnxprune.sensitivity.order import greedy_order
+from onnxprune.sensitivity.perturbation import Batches
+from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+
+__all__ = ["measure"]
+
+_PROBES = 48  # exact removals for the check, over all groups; two per group at least
+
+
+def measure(
+    view: View,
+    trace: Trace,
+    coupling: Coupling,
+    groups: Sequence[Group],
+    batches: Batches,
+    widths: Mapping[str, Sequence[int]],
+    *,
+    outputs: Sequence[str],
+    work: Mapping[str, float],
+    time_limit: float,
+    progress: Progress,
+    cotangents: int | None = None,
+    check: bool = True,
+    seed: int = 0,
+) -> Sensitivity:
+    """Measure groups by reverse-mode sketches of what each channel's loss does to the output.
+
+    Groups that an operator without a rule cuts off from the outputs are measured by perturbation,
+    and the progress is told which and why.
+
+    Parameters
+    ----------
+    view : View
+    trace : Trace
+    coupling : Coupling
+    groups : sequence of Group
+    batches : Batches
+    widths : mapping of group name to kept widths
+        That the group may be narrowed to; at most eight are really measured. None of them: no
+        curve.
+    outputs : sequence of str
+        Values whose change counts.
+    work : mapping of group name to float
+        What perturbing all channels of a group takes, for groups that fall back.
+    time_limit : float
+        Seconds for groups that fall back, and for curves.
+    progress : Progress
+    cotangents : int, optional
+        Per sample; by default as many as give 128 rows together with the samples, 8 at most.
+    check : bool
+        Whether a few channels are removed exactly, to say how well the ranking agrees.
+    seed : int
+
+    Returns
+    -------
+    Sensitivity
+        Its ``agreement`` is the rank correlation with the exact removals.
+    """
+    deadline = time.monotonic() + time_limit
+    rng = np.random.default_rng(seed)
+    made = sketch(
+        view,
+        trace,
+        coupling,
+        groups,
+        batches.fit,
+        outputs=outputs,
+        cotangents=cotangents,
+        rng=rng,
+    )
+    exact = _Exact(view, trace, coupling, outputs)
+    known = [g for g in groups if g.name in made.vectors]
+    agreement = exact.agreement(known, made, rng) if check and known else None
+    if agreement is not None:
+        progress.note(f"gradient: rank correlation {agreement:.3f} with exact removals")
+    found = dict(exact.results(known, made, batches.select, widths, deadline))
+    runs = made.passes + exact.runs
+    slow = [g for g in groups if g.name not in made.vectors]
+    if slow:
+        for why in dict.fromkeys(made.missing[g.name] for g in slow):
+            names = ", ".join(g.name for g in slow if made.missing[g.name] == why)
+            progress.note(f"gradient: no derivative ({why}); measured by perturbation: {names}")
+        rest = perturbation.measure(
+            view,
+            trace,
+            coupling,
+            slow,
+            batches,
+            {g.name: widths.get(g.name, ()) for g in slow},
+            outputs=outputs,
+            work=work,
+            time_limit=max(deadline - time.monotonic(), 0.0),
+            progress=progress,
+        )
+        found |= rest.groups
+        runs += rest.runs
+    samples = sum(length(feed) for feed in batches.fit)
+    return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs, agreement)
+
+
+@dataclass
+class _Exact:
+    """What is measured by really taking channels away: probes and curves."""
+
+    view: View
+    trace: Trace
+    coupling: Coupling
+    outputs: Sequence[str]
+    runs: int = 0
+
+    def _masked(self, groups: Sequence[Group], feeds: Sequence[Feeds]) -> Masked:
+        return Masked(self.view, self.trace, self.coupling, groups, self.outputs, feeds)
+
+    def agreement(
+        self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator
+    ) -> float | None:
+        """Remove a few channels of each group and compare the ranking, on the same samples."""
+        masked = self._masked(groups, [made.first])
+        each = max(2, _PROBES // len(groups))
+        exact, sketched = [], []
+        for group in groups:
+            vectors = made.vectors[group.name][:, : made.columns[group.name]]
+            for channel in rng.permutation(group.size)[:each].tolist():
+                exact.append(masked.error(group, [channel]))
+                sketched.append(float((vectors[channel].astype(np.float64) ** 2).sum()))
+        self.runs += len(exact)
+        if len(exact) < 3 or not np.ptp(exact) or not np.ptp(sketched):
+            return None
+        return float(spearmanr(exact, sketched).statistic)
+
+    def results(
+        self,
+        groups: Sequence[Group],
+        made: Sketches,
+        feeds: Sequence[Feeds],
+        widths: Mapping[str, Sequence[int]],
+        deadline: float,
+    ) -> Iterator[tuple[str, GroupSensitivity]]:
+        """Order every group's channels and measure its curve."""
+        levels = {g.name: measured_levels(widths.get(g.name, ()), g.size) for g in groups}
+        narrowed = [g for g in groups if len(levels[g.name]) > 1]
+        masked = self._masked(narrowed, feeds) if narrowed else None
+        for group in groups:
+            table = made.vectors[group.name]
+            order = greedy_order(table)
+            scores = (table.astype(np.float64) ** 2).sum(axis=1)
+            kept = levels[group.name]
+            errors = joint_errors(table, order)[group.size - kept]
+            if masked is not None:
+                errors = self._curve(masked, group, order, kept, errors, deadline)
+                self.runs += len(kept) * len(feeds)
+            errors = np.maximum.accumulate(errors)
+            yield group.name, GroupSensitivity(order, scores, kept, errors, "gradient", table)
+
+    def _curve(
+        self,
+        masked: Masked,
+        group: Group,
+        order: NDArray[np.int64],
+        widths: NDArray[np.int64],
+        sketched: NDArray[np.float64],
+        deadline: float,
+    ) -> NDArray[np.float64]:
+        """Measure the widths from the narrowest cut on; past the deadline the sketch goes on."""
+        errors, factor = np.zeros(len(widths)), 1.0
+        for place, width in enumerate(widths.tolist()):
+            if place > 1 and time.monotonic() > deadline:
+                errors[place] = factor * sketched[place]
+                continue
+            errors[place] = masked.error(group, order[: group.size - width].tolist())
+            factor = errors[place] / sketched[place] if sketched[place] > 0 else 1.0
+        return errors
+
+
+def joint_errors(table: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the squared norm of the summed change of the first k channels, for every k."""
+    sums = np.cumsum(table[order].astype(np.float64), axis=0)
+    return np.concatenate([[0.0], (sums**2).sum(axis=1)])
