@@ -158,7 +158,7 @@ def pad(tape: Tape, call: Call) -> Gradients:
     pads = _pads(tape, op)
     mode = op.attributes.get("mode", b"constant")
     if mode in (b"constant", "constant"):
-        yield 0, tape.op("Pad", gradient, tape.const(-pads.ravel()))
+        yield 0, _unpadded(tape, gradient, pads)
         return
     how = {b"reflect": "reflect", b"edge": "edge", b"wrap": "wrap"}.get(mode)  # type: ignore[call-overload]
     if how is None or (pads < 0).any():
@@ -168,6 +168,16 @@ def pad(tape: Tape, call: Call) -> Gradients:
             index = np.pad(np.arange(op.x(0).shape[axis]), tuple(pads[:, axis]), mode=how)
             gradient = scatter(tape, gradient, op, axis, index)
     yield 0, gradient
+
+
+def _unpadded(tape: Tape, gradient: str, pads: NDArray[np.int64]) -> str:
+    """Cut off what was added, and put zeros where something was cut off."""
+    added, cut = np.maximum(pads, 0), np.maximum(-pads, 0)
+    ends = np.where(added[1] > 0, -added[1], np.iinfo(np.int64).max)
+    if added.any():
+        limits = (added[0], ends, np.arange(pads.shape[1]))
+        gradient = tape.op("Slice", gradient, *(tape.const(limit) for limit in limits))
+    return tape.op("Pad", gradient, tape.const(cut.ravel())) if cut.any() else gradient
 
 
 def _pads(tape: Tape, op: Op) -> NDArray[np.int64]:
