@@ -16,6 +16,7 @@ from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.relations import Axis, Contract
 from onnxprune.coupling.rules import Op
 from onnxprune.model.view import Node, View
+from onnxprune.runtime.session import captured_values
 from onnxprune.sensitivity.gradient.rules import Call, lookup
 from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, standardized
 from onnxprune.sensitivity.gradient.samples import sample_axes
@@ -118,7 +119,7 @@ class _Walk:
         for output in outputs:
             self.slopes[output].append(self.tape.cotangent(cotangent_name(output)))
         for node in reversed(view.nodes):
-            if node.index not in self.coupling.collected.derived:
+            if node.owner < 0 and node.index not in self.coupling.collected.derived:
                 self._node(node, depends)
 
     def _dependents(self, view: View) -> set[str]:
@@ -131,7 +132,7 @@ class _Walk:
             constant_exit = any(
                 node.inputs[c.slot] in read for c in self.contracts.get(node.index, ())
             )
-            if constant_exit or found.intersection((*node.inputs, *node.captured)):
+            if constant_exit or found.intersection((*node.inputs, *captured_values(node.proto))):
                 found.update(o for o in node.outputs if o and self._smooth(o))
         return found
 
@@ -149,7 +150,8 @@ class _Walk:
         self.reached.add(node.index)
         slots = {s for s, v in enumerate(node.inputs) if v in depends and self._smooth(v)}
         slots |= {c.slot for c in self.contracts.get(node.index, ())}
-        if why is None and depends.intersection(node.captured):
+        captured = captured_values(node.proto) if node.bodies else set()
+        if why is None and depends.intersection(captured):
             why = f"{node.op_type}: it has bodies"
         if why is None and slots:
             try:
@@ -159,13 +161,13 @@ class _Walk:
                 why = f"{node.op_type}: {error}"
         if why is not None:
             self.broken[node.index] = why
-            self.blocked.update(dict.fromkeys((*node.inputs, *node.captured), why))
+            self.blocked.update(dict.fromkeys((*node.inputs, *captured), why))
 
     def _op(self, node: Node) -> Op:
         view, collected = self.tape.view, self.coupling.collected
         numbers = {v for i in collected.derived for v in view.by_index[i].outputs}
         op = make_op(view, self.tape.trace, node, collected.constants, numbers)
-        if any(t is not None and -1 in t.shape for t in (*op.inputs, *op.outputs)):
+        if not all(t is None or t.known for t in (*op.inputs, *op.outputs)):
             raise UnsupportedError("its shapes are unknown")
         return op
 
@@ -199,12 +201,15 @@ class _Walk:
 
     def missing(self, group: Group) -> str | None:
         """Say what keeps a group's exits from the outputs, if anything does."""
+        nodes = self.tape.view.by_index
         for member in group.members:
             for index, contract in self.coupling.contracts.get(member.axis, ()):
+                if nodes[index].owner >= 0:
+                    return f"{nodes[nodes[index].owner].op_type}: it has bodies"
                 if index in self.broken:
                     return self.broken[index]
                 if index in self.reached and (index, contract.slot) not in self.edges:
-                    return f"{self.tape.view.by_index[index].op_type}: its input is no float"
+                    return f"{nodes[index].op_type}: its input is no float"
         return None
 
     def exits(self, axis: Axis) -> tuple[Exit, ...]:

@@ -56,7 +56,7 @@ class Sketcher:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Precision of the cotangents."""
-        return self.tape.wide
+        return self.tape.dtype
 
     def forward(self, feed: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the outputs, and what the backward pass reads."""

@@ -20,7 +20,6 @@ __all__ = ["Tape", "UnsupportedError"]
 
 Array = NDArray[np.generic]
 _OPSET = 17  # of the backward model, whatever the original has
-_HALF = (np.dtype(np.float16),)
 
 
 class UnsupportedError(Exception):
@@ -49,11 +48,8 @@ class Tape:
         self._known: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._scaled: dict[str, tuple[str, NDArray[np.float64]]] = {}
         self._folded: dict[str, Array] = {}
-        double = any(d == np.float64 for d in map(trace.dtypes.get, view.outputs))
-        self.wide: np.dtype[np.generic] = np.dtype(np.float64 if double else np.float32)
-        self.narrow = next(
-            (d for o in view.outputs if (d := trace.dtypes.get(o)) in _HALF), self.wide
-        )
+        double = any(trace.dtypes.get(name) == np.float64 for name in view.outputs)
+        self.dtype: np.dtype[np.generic] = np.dtype(np.float64 if double else np.float32)
 
     def cotangent(self, name: str) -> str:
         """Declare an input of the backward model."""
@@ -129,7 +125,7 @@ class Tape:
         if self.view.is_constant(value):
             return self.view.constant(value)
         if value not in self._folded:
-            pruned = with_outputs(self.view.model, [value])
+            pruned = with_outputs(self.view.real, [value])
             needed = {name for node in pruned.graph.node for name in node.input}
             if needed.intersection(self.view.inputs):
                 msg = f"{value} is not constant"
@@ -164,7 +160,7 @@ class Tape:
 
     def masked(self, gradient: str, mask: str) -> str:
         """Multiply a gradient with a bool mask."""
-        to = helper.np_dtype_to_tensor_dtype(self.wide)
+        to = helper.np_dtype_to_tensor_dtype(self.dtype)
         return self.op("Mul", gradient, self.op("Cast", mask, to=to, late=True))
 
     def scaled(self, gradient: str, factors: NDArray[np.float64], rank: int) -> str:
@@ -185,10 +181,10 @@ class Tape:
     def forward(self, outputs: Sequence[str], crossing: Sequence[str]) -> onnx.ModelProto:
         """Return the original with what the backward model reads as outputs."""
         model = onnx.ModelProto()
-        model.CopyFrom(self.view.model)
+        model.CopyFrom(self.view.real)
         del model.graph.value_info[:]
         model.graph.node.extend(self._early)
-        model.graph.initializer.extend(self._tensors(self._early, self.narrow))
+        model.graph.initializer.extend(self._tensors(self._early))
         return with_outputs(model, list(dict.fromkeys([*outputs, *crossing])))
 
     def crossing(self, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -207,28 +203,23 @@ class Tape:
         ----------
         wanted : sequence of str
         inputs : mapping of name to dtype
-            Cotangents and crossing values; half precision is widened.
+            Cotangents and crossing values.
 
         Returns
         -------
         ModelProto
         """
         nodes = self._needed(wanted)
-        renamed = {n: f"{n}/wide" for n, d in inputs.items() if d in _HALF}
-        to = helper.np_dtype_to_tensor_dtype(self.wide)
-        casts = [helper.make_node("Cast", [a], [b], to=to) for a, b in renamed.items()]
-        for node in nodes if renamed else ():
-            node.input[:] = [renamed.get(name, name) for name in node.input]
         given = [
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(d), None)
             for n, d in inputs.items()
         ]
         graph = helper.make_graph(
-            [*casts, *nodes],
+            nodes,
             "backward",
             given,
             [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(wanted)],
-            self._tensors(nodes, self.wide),
+            self._tensors(nodes),
         )
         opsets = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -241,14 +232,12 @@ class Tape:
                 needed.update(node.input)
         return kept[::-1]
 
-    def _tensors(
-        self, nodes: Sequence[onnx.NodeProto], precision: np.dtype[np.generic]
-    ) -> list[TensorProto]:
+    def _tensors(self, nodes: Sequence[onnx.NodeProto]) -> list[TensorProto]:
         used = dict.fromkeys(n for node in nodes for n in node.input if n in self._constants)
         arrays = ((name, self._constants[name]) for name in used)
         return [
             numpy_helper.from_array(
-                np.asarray(a, precision if a.dtype.kind == "f" else a.dtype, order="C"), name
+                np.asarray(a, self.dtype if a.dtype.kind == "f" else a.dtype, order="C"), name
             )
             for name, a in arrays
         ]

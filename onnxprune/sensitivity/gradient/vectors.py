@@ -10,7 +10,7 @@ from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace, trace
-from onnxprune.sensitivity.gradient.cotangents import signs
+from onnxprune.sensitivity.gradient.cotangents import enough, signs
 from onnxprune.sensitivity.gradient.sketch import Sketcher
 from onnxprune.sensitivity.output import OutputChange
 
@@ -142,6 +142,7 @@ class _Run:
         outputs, kept = sketcher.forward(feed)
         bytes_ = sum(array.nbytes for array in kept.values())
         self._room = max(_MEMORY * length(feed) // max(bytes_, 1), 1)
+        draws = min(draws, enough(outputs[n].shape for n in self.outputs))
         drawn = {n: signs(outputs[n].shape, draws, self.rng) for n in self.outputs}
         for draw in range(draws):
             given = {
@@ -178,7 +179,7 @@ class _Run:
 
     def _scales(self, feeds: Sequence[Feeds]) -> Mapping[str, float]:
         """Return each output's spread; all samples have to be seen before the first cotangent."""
-        session = Session(with_outputs(self.view.model, self.outputs))
+        session = Session(with_outputs(self.view.real, self.outputs))
         self.passes += len(feeds)
         return OutputChange([session.run(feed, self.outputs) for feed in feeds]).scales
 

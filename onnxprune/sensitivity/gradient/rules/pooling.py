@@ -84,7 +84,7 @@ def global_max_pool(tape: Tape, call: Call) -> Gradients:
 
 def shared(tape: Tape, gradient: str, x: str, y: str, axes: list[int]) -> str:
     """Hand a maximum's gradient to all that equal it, in equal parts."""
-    to = helper.np_dtype_to_tensor_dtype(tape.narrow)
+    to = helper.np_dtype_to_tensor_dtype(tape.dtype)
     won = tape.op("Cast", tape.op("Equal", x, y), to=to)
     parts = tape.reduce("ReduceSum", won, axes)
     return tape.op("Mul", gradient, tape.op("Div", won, parts))

@@ -333,8 +333,7 @@ def _scan(
     reverse: bool,
 ) -> tuple[str, ...]:
     """Run lines of (operator, inputs, output) step by step; states come back as ``name_out``."""
-    to = tape.wide if late else tape.narrow
-    kind = helper.np_dtype_to_tensor_dtype(to)
+    kind = helper.np_dtype_to_tensor_dtype(tape.dtype)
     last: dict[str, Any] = {"axis": -1}
     nodes = [
         helper.make_node(op, names, [out], **(last if op == "Concat" else {}))
@@ -350,7 +349,10 @@ def _scan(
         "step",
         values([*states, *reads]),
         values([*results, *writes]),
-        [numpy_helper.from_array(array.astype(to), name) for name, array in weights.items()],
+        [
+            numpy_helper.from_array(array.astype(tape.dtype), name)
+            for name, array in weights.items()
+        ],
     )
     return tape.ops(
         len(states) + len(writes),
