@@ -54,21 +54,9 @@ def measure(
 
     Parameters
     ----------
-    view : View
-    trace : Trace
-    coupling : Coupling
-    groups : sequence of Group
-    batches : Batches
-    widths : mapping of group name to kept widths
-        That the group may be narrowed to; at most eight are really measured. None of them: no
-        curve.
-    outputs : sequence of str
-        Values whose change counts.
-    work : mapping of group name to float
-        What perturbing all channels of a group takes, for groups that fall back.
-    time_limit : float
-        Seconds for groups that fall back, and for curves.
-    progress : Progress
+    view, trace, coupling, groups, batches, widths, outputs, work, time_limit, progress
+        As for `perturbation.measure`; without narrower widths there is no curve, and the time
+        limit holds for curves and for groups that fall back.
     cotangents : int, optional
         Per sample; by default as many as give 128 rows together with the samples, 8 at most.
     check : bool
@@ -83,14 +71,7 @@ def measure(
     deadline = time.monotonic() + time_limit
     rng = np.random.default_rng(seed)
     made = sketch(
-        view,
-        trace,
-        coupling,
-        groups,
-        batches.fit,
-        outputs=outputs,
-        cotangents=cotangents,
-        rng=rng,
+        view, trace, coupling, groups, batches.fit, outputs=outputs, count=cotangents, rng=rng
     )
     exact = _Exact(view, trace, coupling, outputs)
     known = [g for g in groups if g.name in made.vectors]
@@ -101,25 +82,24 @@ def measure(
     runs = made.passes + exact.runs
     slow = [g for g in groups if g.name not in made.vectors]
     if slow:
-        for why in dict.fromkeys(made.missing[g.name] for g in slow):
-            names = ", ".join(g.name for g in slow if made.missing[g.name] == why)
-            progress.note(f"gradient: no derivative ({why}); measured by perturbation: {names}")
+        _tell(slow, made, progress)
+        left = max(deadline - time.monotonic(), 0.0)
+        given = {g.name: widths.get(g.name, ()) for g in slow}
         rest = perturbation.measure(
-            view,
-            trace,
-            coupling,
-            slow,
-            batches,
-            {g.name: widths.get(g.name, ()) for g in slow},
-            outputs=outputs,
-            work=work,
-            time_limit=max(deadline - time.monotonic(), 0.0),
-            progress=progress,
-        )
+            view, trace, coupling, slow, batches, given,
+            outputs=outputs, work=work, time_limit=left, progress=progress,
+        )  # fmt: skip
         found |= rest.groups
         runs += rest.runs
     samples = sum(length(feed) for feed in batches.fit)
     return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs, agreement)
+
+
+def _tell(slow: Sequence[Group], made: Sketches, progress: Progress) -> None:
+    """Say which groups are measured the slow way, and why."""
+    for why in dict.fromkeys(made.missing[g.name] for g in slow):
+        names = ", ".join(g.name for g in slow if made.missing[g.name] == why)
+        progress.note(f"gradient: no derivative ({why}); measured by perturbation: {names}")
 
 
 @dataclass

@@ -57,7 +57,7 @@ def sketch(
     feeds: Sequence[Feeds],
     *,
     outputs: Sequence[str],
-    cotangents: int | None,
+    count: int | None,
     rng: np.random.Generator,
 ) -> Sketches:
     """Sketch what the loss of each channel does to the outputs, to first order.
@@ -71,8 +71,8 @@ def sketch(
     feeds : sequence of Feeds
         Split further where memory is short.
     outputs : sequence of str
-    cotangents : int, optional
-        Per sample; by default as many as give 128 rows with all samples, 8 at most.
+    count : int, optional
+        Cotangents per sample; by default as many as give 128 rows with all samples, 8 at most.
     rng : Generator
 
     Returns
@@ -82,7 +82,7 @@ def sketch(
     run = _Run(view, seen, coupling, groups, outputs, rng)
     rows = sum(length(feed) for feed in feeds)
     try:
-        return run.all(feeds, cotangents or int(np.clip(-(-_ROWS // rows), 1, _MOST)))
+        return run.all(feeds, count or int(np.clip(-(-_ROWS // rows), 1, _MOST)))
     except RunFailedError as error:
         why = dict.fromkeys([g.name for g in groups], str(error))
         return Sketches({}, feeds[0], {}, why, run.passes)
