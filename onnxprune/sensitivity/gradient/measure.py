@@ -49,8 +49,7 @@ def measure(
 ) -> Sensitivity:
     """Measure groups by reverse-mode sketches of what each channel's loss does to the output.
 
-    Groups that an operator without a rule cuts off from the outputs are measured by perturbation,
-    and the progress is told which and why.
+    Groups that an operator without a rule cuts off from the outputs are perturbed instead.
 
     Parameters
     ----------
@@ -84,15 +83,14 @@ def measure(
     if slow:
         _tell(slow, made, progress)
         left = max(deadline - time.monotonic(), 0.0)
-        given = {g.name: widths.get(g.name, ()) for g in slow}
         rest = perturbation.measure(
-            view, trace, coupling, slow, batches, given,
+            view, trace, coupling, slow, batches, {g.name: widths.get(g.name, ()) for g in slow},
             outputs=outputs, work=work, time_limit=left, progress=progress,
         )  # fmt: skip
         found |= rest.groups
         runs += rest.runs
-    samples = sum(length(feed) for feed in batches.fit)
-    return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs, agreement)
+    every = {g.name: found[g.name] for g in groups}
+    return Sensitivity(every, sum(map(length, batches.fit)), runs, agreement)
 
 
 def _tell(slow: Sequence[Group], made: Sketches, progress: Progress) -> None:
