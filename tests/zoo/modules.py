@@ -7,6 +7,7 @@ import torch
 import transformers
 from shapes import BATCH, FIRST_WORD, VOCAB, Architecture, Input
 from transformers import masking_utils
+from weights import randomise, settle
 
 # Looks for several documents packed in one row. The example has none and the answer is then None,
 # but a traced graph keeps the search, by an operator that the TorchScript exporter cannot write.
@@ -43,41 +44,6 @@ def build(architecture: Architecture) -> Positional:
     module = Positional(model, names, architecture.outputs).eval()
     settle(module, example(architecture, SETTLING_BATCH))
     return module
-
-
-@torch.no_grad()
-def randomise(model: torch.nn.Module) -> None:
-    """Add noise to every parameter.
-
-    Fresh biases are zeros and fresh norms are ones: exporters merge or drop such tensors, and a
-    wrong cut of one would not show. Matrices get noise by their fan-in, which keeps activations
-    of order one through any depth.
-    """
-    for tensor in model.parameters():
-        fan_in = tensor[0].numel() if tensor.dim() > 1 else 0
-        scale = min(0.1, fan_in**-0.5) if fan_in else 0.1
-        tensor.add_(torch.randn_like(tensor) * scale)
-
-
-@torch.no_grad()
-def settle(module: Positional, arguments: tuple[torch.Tensor, ...]) -> None:
-    """Give every BatchNormalization the statistics of its own input, then a little noise.
-
-    With statistics that know nothing of the weights, a deep net of convolutions answers every
-    image alike, and such a net hides errors.
-    """
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
-    if norms:
-        module(*arguments)
-    for norm in norms:
-        norm.eval()
-        mean, variance = norm.running_mean, norm.running_var
-        if mean is not None and variance is not None:
-            mean.add_(torch.randn_like(mean) * variance.sqrt() * 0.1)
-            variance.mul_(torch.rand_like(variance) + 0.5)
 
 
 def filled(item: Input, batch: int, generator: np.random.Generator) -> np.ndarray:
