@@ -399,7 +399,7 @@ class Sd(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Pose: two stacked hourglasses with heatmaps fed back; three outputs of which one is inner."""
+    """Pose: two stacked hourglasses with heatmaps fed back; an inner value is an output."""
 
     def __init__(self) -> None:
         super().__init__()

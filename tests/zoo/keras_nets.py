@@ -1,9 +1,11 @@
-"""Keras networks by Keras' own exporter and by tf2onnx's three ways; needs keras, tensorflow, tf2onnx.
+"""Keras networks by Keras' own exporter and three ways of tf2onnx.
+
+Needs keras, tensorflow and tf2onnx.
 
     python tests/zoo/keras_nets.py [FOLDER] [--only NAME] [--route keras|tf2onnx|function|tflite]
 
-``keras`` is ``model.export``; ``tf2onnx`` converts the Keras model, ``function`` a concrete function of a
-saved model with the batch left open, and ``tflite`` a TFLite file (batch 2, as TFLite fixes it).
+``keras`` is ``model.export``; ``tf2onnx`` converts the Keras model, ``function`` a concrete function
+as a saved model holds it, and ``tflite`` a TFLite file (batch 2, as TFLite fixes it).
 """
 
 import os

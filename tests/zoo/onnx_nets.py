@@ -1,10 +1,11 @@
-"""Networks without a framework: onnx.helper, onnxscript, the onnx package's own, onnxruntime's output.
+"""Networks without a framework: written by hand, of the onnx package, by onnxruntime.
 
     python tests/zoo/onnx_nets.py [FOLDER] [--only NAME] [--route helper|onnxscript|light|ort]
 
-Needs onnxscript beside onnx and onnxruntime. ``light`` are the nets that come with the onnx package:
-IR 3, initializers among the graph inputs, weights as ConstantOfShape. ``ort`` is what onnxruntime's
-extended optimisations make of exports that are in FOLDER already: fused operators of com.microsoft.
+Needs onnxscript beside onnx and onnxruntime. ``light`` are the nets that come with the onnx
+package: IR 3, initializers among the graph inputs, weights as ConstantOfShape. ``ort`` is what
+onnxruntime's extended optimisations make of exports that are in ``.cache/zoo`` already: fused
+operators of com.microsoft.
 """
 
 import tempfile

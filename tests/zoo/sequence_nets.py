@@ -31,8 +31,9 @@ class Crnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(12, 24, 3, padding=1),
-            nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d((2, 1)), nn.Conv2d(24, 32, (4, 1)),
+            nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(12, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
+            nn.MaxPool2d((2, 1)), nn.Conv2d(24, 32, (4, 1)),
         )  # fmt: skip
         self.rnn, self.out = nn.GRU(32, 20, bidirectional=True), nn.Linear(40, LABELS)
 
@@ -162,7 +163,7 @@ class Experts(nn.Module):
 
 
 class Fused(nn.Module):
-    """An encoder and decoder of torch's own transformer layers: DETR's queries on image features."""
+    """Encoder and decoder of torch's own transformer layers: DETR's queries on image features."""
 
     def __init__(self) -> None:
         super().__init__()
