@@ -5,8 +5,8 @@
 FOLDER holds ``NAME.ROUTE.onnx`` files with a feed beside each (default: ``.cache/zoo``, filled by
 the export scripts). Every model is checked in a process of its own under a time limit, and its row
 is kept in ``FOLDER/table.jsonl``: what was checked is not checked again, unless the file changed,
-or ``--again`` (all) or ``--broken`` (what failed or is low) is given. Prints the table and a summary,
-writes ``table.csv``, and exits 1 if a model does not load, a cut does not equal its reference,
+or ``--again`` (all) or ``--broken`` (what failed or is low) is given. Prints the table and a
+summary, writes ``table.csv``, and exits 1 if a model does not load, a cut does not equal its reference,
 anything ends in a traceback, or fewer than 90 % of the models reach 95 % of the MACs.
 """
 

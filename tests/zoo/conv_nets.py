@@ -327,7 +327,7 @@ class OptionA(nn.Module):
 
 
 class Raft(nn.Module):
-    """RAFT in small: feature pyramids, all-pairs correlation, a convolutional GRU unrolled twice."""
+    """RAFT in small: feature maps, all-pairs correlation, a convolutional GRU unrolled twice."""
 
     def __init__(self) -> None:
         super().__init__()

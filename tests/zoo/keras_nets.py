@@ -4,8 +4,8 @@ Needs keras, tensorflow and tf2onnx.
 
     python tests/zoo/keras_nets.py [FOLDER] [--only NAME] [--route keras|tf2onnx|function|tflite]
 
-``keras`` is ``model.export``; ``tf2onnx`` converts the Keras model, ``function`` a concrete function
-as a saved model holds it, and ``tflite`` a TFLite file (batch 2, as TFLite fixes it).
+``keras`` is ``model.export``; ``tf2onnx`` converts the Keras model, ``function`` a concrete
+function as a saved model holds it, and ``tflite`` a TFLite file (batch 2, as TFLite fixes it).
 """
 
 import os
