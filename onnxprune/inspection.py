@@ -1,11 +1,11 @@
 """What can be cut, how much of the model that covers, and what stands in the way of the rest."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
+from onnxprune.coupling.solver import Frozen
 from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.progress import Progress
 from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
@@ -16,6 +16,9 @@ __all__ = ["frozen_axes", "inspect_groups", "obstacles"]
 
 # The operators whose weights a cut is meant to shrink.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Gather")
+
+_BOUND = "no channel can go alone: each is bound to others, or its group failed its proof"
+_UNBIND = "another layout in the export, or a finer reading of how its axes are split and joined"
 
 
 def inspect_groups(
@@ -51,7 +54,7 @@ def inspect_groups(
         bytes=found.model.bytes,
         opset=found.view.opset,
         groups=infos,
-        frozen=list(frozen_axes(found)),
+        frozen=frozen_axes(found, good),
         coverage=_coverage(found, good),
         dims=found.dims,
         warnings=warnings,
@@ -79,38 +82,41 @@ def _info(found: Analysis, group: Group, verified: bool | None) -> GroupInfo:
 
 
 def _coverage(found: Analysis, groups: Sequence[Group]) -> Coverage:
-    def share(chosen: Sequence[Group]) -> tuple[float, float]:
-        axes = {m.axis for g in chosen for m in g.members}
-        return _covered(found, axes)
-
-    params, macs = share(groups)
-    exact_params, exact_macs = share([g for g in groups if g.exact])
+    params, macs = _share(found, groups)
+    exact_params, exact_macs = _share(found, [g for g in groups if g.exact])
     return Coverage(params, macs, exact_params, exact_macs)
 
 
-def _covered(found: Analysis, axes: set[Axis]) -> tuple[float, float]:
-    """Share of weighted operators' parameters and MACs that some axis of ``axes`` can shrink."""
+def _share(found: Analysis, groups: Sequence[Group]) -> tuple[float, float]:
+    """Share of weighted operators' parameters and MACs that some of the groups can shrink."""
+    whole, missing = (list(_uncovered(found, some).values()) for some in ((), groups))
+    shares = []
+    for kind in range(2):
+        total = sum(cost[kind] for cost in whole)
+        shares.append(1 - sum(cost[kind] for cost in missing) / total if total else 0.0)
+    return shares[0], shares[1]
+
+
+def _uncovered(found: Analysis, groups: Sequence[Group]) -> dict[str, tuple[float, float]]:
+    """Parameters and MACs of each weight, by its name in the file, that no group shrinks.
+
+    MACs of an operator that multiplies two constants count for the first of them.
+    """
+    axes = {m.axis for group in groups for m in group.members}
     weights = weight_values(found)
-    values = {axis.value for axis in axes}
+    shrunk = {found.view.original(axis.value) for axis in axes}
     counts = parameter_counts(found.view)
-    sizes = {found.view.original(v): counts[found.view.original(v)] for v in weights}
-    covered = {found.view.original(v) for v in weights if v in values}
-    nodes = {n.name: n for n in found.view.nodes}
-    macs = {
-        t: t.cost.macs
-        for t in found.costs.terms
-        if t.node and _weighted(found, nodes[t.node].inputs)
-    }
-    shrunk = sum(cost for term, cost in macs.items() if any(axis in axes for axis in term.axes))
-    whole = sum(sizes.values())
-    return (
-        sum(sizes[v] for v in covered) / whole if whole else 0.0,
-        shrunk / sum(macs.values()) if macs else 0.0,
-    )
-
-
-def _weighted(found: Analysis, inputs: Sequence[str]) -> bool:
-    return any(value in found.coupling.collected.constants for value in inputs)
+    params = {n: 0.0 if n in shrunk else counts[n] for n in map(found.view.original, weights)}
+    macs = dict.fromkeys(params, 0.0)
+    nodes = {node.name: node for node in found.view.nodes}
+    for term in found.costs.terms:
+        if not term.node or any(axis in axes for axis in term.axes):
+            continue
+        read = (w for value in inputs_of(nodes[term.node]) for w in _sources(found, value))
+        first = next((found.view.original(w) for w in read if w in weights), None)
+        if first is not None:
+            macs[first] += term.cost.macs
+    return {name: (params[name], macs[name]) for name in params}
 
 
 def weight_values(found: Analysis) -> list[str]:
@@ -134,38 +140,58 @@ def _sources(found: Analysis, value: str) -> Iterator[str]:
             yield from _sources(found, inner)
 
 
-def frozen_axes(found: Analysis) -> Iterator[FrozenAxis]:
-    """Yield the frozen axes of weights, with the operator that froze them.
+def frozen_axes(found: Analysis, groups: Sequence[Group]) -> list[FrozenAxis]:
+    """Return the frozen axes of weights with what froze them, what costs most coverage first.
 
     Kernel sizes and other places that hold no channels are left out.
+
+    Parameters
+    ----------
+    found : Analysis
+    groups : sequence of Group
+        Those that can be cut: a weight that one of them shrinks costs no coverage.
+
+    Returns
+    -------
+    list of FrozenAxis
     """
+    missing = _uncovered(found, groups)
+    listed = []
     for value in weight_values(found):
-        for number in range(2):
-            axis = Axis(value, number)
-            why = found.coupling.frozen.get(axis)
-            if why is None:
-                continue
-            node = found.coupling.collected.blame.get(why.axis)
-            source = found.view.original(why.axis.value)
-            yield FrozenAxis(
-                value=found.view.original(value),
-                axis=number,
-                node=node.name if node else "",
-                op=node.op_type if node else "",
-                reason=f"{why.reason} ({source}, axis {why.axis.axis})",
-                unlock=why.unlock,
-            )
+        cost = missing[found.view.original(value)]
+        axes = [Axis(value, number) for number in range(2)]
+        reasons = {axis: found.coupling.frozen.get(axis) for axis in axes}
+        if any(cost) and not any(reasons.values()):
+            reasons[axes[0]] = Frozen(_BOUND, _UNBIND, axes[0])
+        listed += [_frozen_axis(found, a, why, cost) for a, why in reasons.items() if why]
+    return sorted(listed, key=lambda f: (-f.macs, -f.params))
+
+
+def _frozen_axis(
+    found: Analysis, axis: Axis, why: Frozen, missing: tuple[float, float]
+) -> FrozenAxis:
+    node = found.coupling.collected.blame.get(why.axis)
+    return FrozenAxis(
+        value=found.view.original(axis.value),
+        axis=axis.axis,
+        node=node.name if node else "",
+        op=node.op_type if node else "",
+        reason=why.reason,
+        source=(found.view.original(why.axis.value), why.axis.axis),
+        unlock=why.unlock,
+        params=round(missing[0]),
+        macs=round(missing[1]),
+    )
 
 
 def obstacles(found: Analysis) -> str:
-    """Say in one line which operators freeze most of the weights."""
-    weight: dict[str, int] = defaultdict(int)
-    for frozen in frozen_axes(found):
-        what = (
-            f"{frozen.op}: {frozen.reason.split(' (')[0]}"
-            if frozen.op
-            else frozen.reason.split(" (")[0]
-        )
-        weight[what] += 1
-    most = sorted(weight, key=lambda what: -weight[what])[:3]
-    return f"frozen are axes by {', '.join(most)}" if most else "no axis is frozen"
+    """Say in one line what freezes most of the weights, operators before the interface."""
+    cost: dict[str, tuple[bool, float, int]] = {}
+    for frozen in frozen_axes(found, found.coupling.groups):
+        what = f"{frozen.op}: {frozen.reason}" if frozen.op else frozen.reason
+        _, macs, params = cost.get(what, (False, 0.0, 0))
+        cost[what] = (bool(frozen.op), macs + frozen.macs, params + frozen.params)
+    most = sorted(cost, key=lambda what: cost[what], reverse=True)[:3]
+    return (
+        f"frozen are axes by {', '.join(most)}" if most else "it has no weight that a cut shrinks"
+    )

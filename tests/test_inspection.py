@@ -64,10 +64,11 @@ def test_operators_without_a_rule_are_named_as_what_freezes(name, op, monkeypatc
 
 def test_the_interface_is_frozen_and_says_so(tmp_path):
     found = nets.look(nets.mlp(8, 6, 3), tmp_path)
-    frozen = {(f.value, f.axis): f for f in frozen_axes(found)}
+    frozen = {(f.value, f.axis): f for f in frozen_axes(found, found.coupling.groups)}
     assert frozen.keys() == {("w0", 0), ("w2", 1)}
-    assert "graph input (x, axis 1)" in frozen["w0", 0].reason
-    assert "graph output (v2, axis 1)" in frozen["w2", 1].reason
+    assert (frozen["w0", 0].reason, frozen["w0", 0].source) == ("graph input", ("x", 1))
+    assert (frozen["w2", 1].reason, frozen["w2", 1].source) == ("graph output", ("v2", 1))
+    assert all((f.params, f.macs) == (0, 0) for f in frozen.values())
     assert "other programs" in frozen["w0", 0].unlock
 
 
@@ -89,6 +90,7 @@ def test_a_group_that_fails_does_not_count(tmp_path, monkeypatch):
     sizes = np.array([48, 30, 15])
     assert report.coverage.params == pytest.approx(sizes[:2].sum() / sizes.sum())
     assert report.coverage.macs == pytest.approx(sizes[:2].sum() / sizes.sum())
+    assert [(f.value, f.params) for f in report.frozen if f.params] == [("w4", 15)]
 
 
 def test_without_verification_every_group_counts(tmp_path, monkeypatch):
@@ -131,4 +133,26 @@ def test_obstacles_name_the_operator(monkeypatch):
 def test_obstacles_of_a_model_without_any(tmp_path):
     net = nets.Net()
     found = nets.look(net.model({"x": ("N", 4)}, net.op("Relu", "x")), tmp_path)
-    assert inspection.obstacles(found) == "no axis is frozen"
+    assert inspection.obstacles(found) == "it has no weight that a cut shrinks"
+
+
+def test_what_costs_most_coverage_comes_first(tmp_path, monkeypatch):
+    nets.forget_rule(monkeypatch, "Elu")
+    net = nets.Net()
+    y = net.op("Elu", net.op("MatMul", "x", net.weight(4, 6)))
+    y = net.op("Softmax", net.op("MatMul", y, net.weight(6, 12)), axis=1)
+    y = net.op("Relu", net.op("MatMul", y, net.weight(12, 5)))
+    y = net.op("MatMul", y, net.weight(5, 3))
+    found = nets.look(net.model({"x": ("N", 4)}, y), tmp_path)
+    report = inspected(found)
+    cost = [(f.value, f.axis, f.op, f.params, f.macs) for f in report.frozen]
+    assert cost[:4] == [
+        ("w1", 0, "Elu", 72, 72),
+        ("w1", 1, "Softmax", 72, 72),
+        ("w0", 0, "", 24, 24),
+        ("w0", 1, "Elu", 24, 24),
+    ]
+    assert all(c[3:] == (0, 0) for c in cost[4:])
+    assert {c[0] for c in cost[4:]} == {"w2", "w3"}
+    assert inspection.obstacles(found).startswith("frozen are axes by Elu: ")
+    validate(to_json(report), "onnxprune-inspect/1", "it")

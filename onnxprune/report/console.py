@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -190,43 +189,62 @@ def _inspection(page: _Page, found: Inspection) -> None:
         f"coverage: {cover.params:.1%} of the parameters (exact {cover.exact_params:.1%}), "
         f"{cover.macs:.1%} of the MACs (exact {cover.exact_macs:.1%})"
     )
-    page.heading(f"{len(found.groups)} groups")
+    page.heading(f"{len(found.groups)} groups, with what all their channels cost")
     if found.groups:
         page.table(
             ("group", "kind", ">channels", ">params", ">MACs", "exact", "verified"),
-            map(_group_row, found.groups),
+            (_group_row(found, g) for g in sorted(found.groups, key=lambda g: -g.macs)),
         )
-    _frozen(page, found.frozen)
+    _frozen(page, found)
     page.say()
 
 
-def _group_row(group: GroupInfo) -> Sequence[str]:
+def _group_row(found: Inspection, group: GroupInfo) -> Sequence[str]:
     return (
         _short(group.name, 24),
         group.kind,
         str(group.channels),
-        _count(group.params),
-        _count(group.macs),
+        _percent(group.params, found.params),
+        _percent(group.macs, found.macs),
         _yes(group.exact),
         "-" if group.verified is None else _yes(group.verified),
     )
 
 
-def _frozen(page: _Page, frozen: Sequence[FrozenAxis]) -> None:
-    page.heading(f"{len(frozen)} frozen axes, by reason")
-
-    def reason(axis: FrozenAxis) -> str:
-        return axis.reason
-
-    alike = [list(axes) for _, axes in groupby(sorted(frozen, key=reason), reason)]
-    for axes in sorted(alike, key=len, reverse=True):
-        first = axes[0]
-        place = f" at {first.op} '{first.node}'" if first.op else ""
+def _frozen(page: _Page, found: Inspection) -> None:
+    """What costs coverage, the most first; freeing either axis of a weight would do."""
+    costly = [f for f in found.frozen if f.params or f.macs]
+    page.heading(f"{len(costly)} frozen axes of weights that no group shrinks, by reason")
+    for axes in _alike(costly):
+        first, weights = axes[0], {f.value: f for f in axes}.values()
+        params, macs = sum(f.params for f in weights), sum(f.macs for f in weights)
         page.say(
-            f"{len(axes)} x {first.reason}; such as axis {first.axis} of '{first.value}'{place}"
+            f"{_percent(params, found.params)} of the parameters, "
+            f"{_percent(macs, found.macs)} of the MACs: {_because(first)}"
         )
-        if first.unlock:
-            page.say(f"  what would free it: {first.unlock}")
+        page.say(
+            f"  in {len(weights)} weights, such as '{first.value}', axis {first.axis}; "
+            f"frozen at '{first.source[0]}', axis {first.source[1]}"
+        )
+        page.say(f"  what would free it: {first.unlock}")
+    rest = _alike([f for f in found.frozen if not f.params and not f.macs])
+    if rest:
+        page.say("at no cost, as groups shrink these weights by another axis:")
+    for axes in rest:
+        page.say(f"  {len(axes)} x {_because(axes[0])}")
+
+
+def _alike(frozen: Sequence[FrozenAxis]) -> list[list[FrozenAxis]]:
+    """Put axes together that are frozen for one reason, in the order they come."""
+    found: dict[tuple[str, str, str], list[FrozenAxis]] = {}
+    for axis in frozen:
+        found.setdefault((axis.op, axis.reason, axis.unlock), []).append(axis)
+    return sorted(found.values(), key=lambda axes: -sum(f.macs + f.params for f in axes))
+
+
+def _because(frozen: FrozenAxis) -> str:
+    named = not frozen.op or frozen.op in frozen.reason
+    return frozen.reason if named else f"{frozen.reason} ({frozen.op})"
 
 
 def _bench(page: _Page, bench: BenchReport) -> None:
@@ -277,12 +295,8 @@ def _exact(number: int) -> str:
     return f"{number:,}" if number < 10**10 else f"{number / 1e9:,.2f} G"
 
 
-def _count(number: int) -> str:
-    """Return a count in a few characters."""
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= 10 * size:
-            return f"{number / size:.{0 if number >= 100 * size else 1}f} {unit}"
-    return str(number)
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole if whole else 0.0:.1%}"
 
 
 def _yes(value: bool) -> str:

@@ -38,6 +38,10 @@ def to_json(report: Report | Inspection | BenchReport | VerifyReport) -> dict[st
     document = {"format": FORMATS[type(report)], **_fields(report)}
     if isinstance(report, Inspection):
         document["groups"] = [{**_fields(g), "members": _members(g)} for g in report.groups]
+        document["frozen"] = [
+            {**_fields(f), "source": dict(zip(("value", "axis"), f.source, strict=True))}
+            for f in report.frozen
+        ]
     return document
 
 

@@ -142,14 +142,21 @@ class GroupInfo:
 
 @dataclass(frozen=True, slots=True)
 class FrozenAxis:
-    """An axis that cannot be cut: the operator that forbids it, why, and what would free it."""
+    """An axis of a weight that cannot be cut: what forbids it, why, and what would free it.
+
+    ``source`` is the ``(value, axis)`` where the freeze came about. ``params`` and ``macs`` are the
+    weight's where no group shrinks it by another axis, else 0: the coverage that is missing.
+    """
 
     value: str
     axis: int
     node: str
     op: str
     reason: str
+    source: tuple[str, int]
     unlock: str
+    params: int
+    macs: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,10 @@ def inspection():
             GroupInfo("heads", "head", 4, 999, 0, True, [("q", 2, 16)], None),
         ],
         frozen=[
-            FrozenAxis("x", 0, "", "", "interface", ""),
-            FrozenAxis("x", 1, "", "", "interface", ""),
-            FrozenAxis("n", 1, "lrn1", "LRN", "the window crosses the axis", "replace LRN"),
+            FrozenAxis("w", 1, "loop", "Loop", "no rule for it", ("v", 1), "a rule", 7756, 23120),
+            FrozenAxis("u", 0, "", "", "graph input", ("x", 1), "another interface", 100, 10),
+            FrozenAxis("w", 0, "loop", "Loop", "no rule for it", ("v", 1), "a rule", 7756, 23120),
+            FrozenAxis("x", 0, "", "", "graph input", ("x", 1), "another interface", 0, 0),
         ],
         coverage=Coverage(0.982, 0.991, 0.5, 0.25),
         dims={"batch": 1},

@@ -118,16 +118,19 @@ class TestInspect:
 
     def test_groups(self, inspection):
         rows = cells(shown(inspection))
-        assert ["conv1", "filter", "16", "160", "9216", "yes", "yes"] in rows
-        assert ["ln", "stream", "64", "12.3", "k", "0", "no", "no"] in rows
-        assert ["heads", "head", "4", "999", "0", "yes", "-"] in rows
+        assert ["conv1", "filter", "16", "0.2%", "0.4%", "yes", "yes"] in rows
+        assert ["ln", "stream", "64", "15.9%", "0.0%", "no", "no"] in rows
+        assert ["heads", "head", "4", "1.3%", "0.0%", "yes", "-"] in rows
 
-    def test_frozen_axes_by_reason_most_frequent_first(self, inspection):
+    def test_frozen_axes_by_the_coverage_that_they_cost(self, inspection):
         lines = shown(inspection).splitlines()
-        first = lines.index("2 x interface; such as axis 0 of 'x'")
-        assert lines[first - 1] == "3 frozen axes, by reason"
-        assert lines[first + 1].endswith("axis; such as axis 1 of 'n' at LRN 'lrn1'")
-        assert lines[first + 2] == "  what would free it: replace LRN"
+        first = lines.index("10.0% of the parameters, 1.0% of the MACs: no rule for it (Loop)")
+        assert lines[first - 1] == "3 frozen axes of weights that no group shrinks, by reason"
+        assert lines[first + 1] == "  in 1 weights, such as 'w', axis 1; frozen at 'v', axis 1"
+        assert lines[first + 2] == "  what would free it: a rule"
+        assert lines[first + 3] == "0.1% of the parameters, 0.0% of the MACs: graph input"
+        free = lines.index("at no cost, as groups shrink these weights by another axis:")
+        assert lines[free + 1] == "  1 x graph input"
 
     def test_nothing_found(self, inspection):
         text = shown(dataclasses.replace(inspection, groups=[], frozen=[], dims={}))
@@ -185,7 +188,7 @@ def wide(report, inspection, bench):
     group = GroupInfo(LONG, "conv_group", 16384, 10**10, 10**12, False, [], False)
     return [
         dataclasses.replace(report, before=big, after=big, groups=[change]),
-        dataclasses.replace(inspection, groups=[group]),
+        dataclasses.replace(inspection, params=10**10, macs=10**12, groups=[group]),
         dataclasses.replace(bench, models=[LONG, LONG]),
     ]
 

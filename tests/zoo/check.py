@@ -6,8 +6,8 @@ FOLDER holds ``NAME.ROUTE.onnx`` files with a feed beside each (default: ``.cach
 the export scripts). Every model is checked in a process of its own under a time limit, and its row
 is kept in ``FOLDER/table.jsonl``: what was checked is not checked again, unless the file changed,
 or ``--again`` (all) or ``--broken`` (what failed or is low) is given. Prints the table and a
-summary, writes ``table.csv``, and exits 1 if a model does not load, a cut does not equal its reference,
-anything ends in a traceback, or fewer than 90 % of the models reach 95 % of the MACs.
+summary, writes ``table.csv``, and exits 1 if a model does not load, a cut differs from its
+reference, anything ends in a traceback, or under 90 % of the models reach 95 % of the MACs.
 """
 
 import argparse
@@ -230,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{'model':22} {'route':12} nodes groups fail params   MACs together ratio    error seconds"
     )
     for path in sorted(p for p in given.folder.glob("*.onnx") if given.only in p.stem):
+        if not path.exists():
+            continue  # removed meanwhile
         model, route = path.stem.rsplit(".", 1)
         row = Row(model, route, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
         old = before.get((model, route))
