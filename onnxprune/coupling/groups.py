@@ -191,14 +191,21 @@ class _Context:
         """Has an exit that reads an activation, and something that makes it."""
         axes = {member.axis for member in members}
         exits = any(not self._constant(axis) for axis in axes if axis in self.contracts)
-        return exits and bool(self._makers({axis.value for axis in axes}))
+        return (exits or bool(self._inside(axes))) and bool(self._makers(axes))
+
+    def _inside(self, axes: set[Axis]) -> list[int]:
+        """Nodes that make channels and sum them up again: queries and keys of fused attention."""
+        found = [
+            n for axis in axes if self._constant(axis) for n, _ in self.contracts.get(axis, ())
+        ]
+        return [n for n in found if set(self.view.by_index[n].outputs) - self.collected.constants]
 
     def _constant(self, axis: Axis) -> bool:
         return axis.value in self.collected.constants
 
-    def _makers(self, values: set[str]) -> list[int]:
+    def _makers(self, axes: set[Axis]) -> list[int]:
         """Nodes through which a constant of the class enters a computed value of it."""
-        nodes = set()
+        nodes, values = set(self._inside(axes)), {axis.value for axis in axes}
         for value in values & self.collected.constants:
             for edge in self.view.consumers.get(value, ()):
                 outputs = self.view.by_index[edge.node].outputs
@@ -216,7 +223,7 @@ class _Context:
 
     def group(self, members: Sequence[Member], read: bool) -> Group:
         values = {member.axis.value for member in members}
-        makers = [self.view.by_index[index] for index in self._makers(values)]
+        makers = [self.view.by_index[i] for i in self._makers({m.axis for m in members})]
         weighted = [
             n
             for n in makers

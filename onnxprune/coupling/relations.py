@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Positions = NDArray[np.int64]
-How = Literal["sum", "mean", "norm"]
+How = Literal["sum", "mean", "norm", "rms"]
 NOTHING = "nothing: the operator looks at the whole axis at once"
 
 
@@ -85,9 +85,10 @@ class Contract:
     """The operator sums over this axis of its input ``slot``: an exit of the channels on it.
 
     ``how`` is ``sum`` where a removed channel just is one addend less, ``mean`` where the operator
-    averages over the axis, and ``norm`` where it normalizes over the axis: there removal changes
-    a statistic of what stays. The axis still has to be tied or split by another relation.
-    ``zero`` is the input slot of a quantized operand's zero point: what stands for nothing there.
+    averages over the axis, ``norm`` and ``rms`` where it normalizes over the axis by mean and
+    variance or by mean square: there removal changes a statistic of what stays. The axis still
+    has to be tied or split by another relation. ``zero`` is the input slot of a quantized
+    operand's zero point: what stands for nothing there.
     """
 
     axis: Axis

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
+from onnxprune.model.einsum import einsum_terms
 from onnxprune.model.tensors import packed_bytes
 from onnxprune.model.view import Node, View
 from onnxprune.model.weights import inputs_of, parameter_counts, plain
@@ -187,10 +188,9 @@ def _einsum(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, tuple[Axis,
     equation = node.attributes["equation"]
     assert isinstance(equation, bytes)
     letters: dict[str, tuple[int, Axis]] = {}
-    text = equation.decode().replace(" ", "").split("->")[0]
-    if "." in text:
-        return 0, ()
-    for value, shape, term in zip(node.inputs, shapes, text.split(","), strict=True):
+    terms, _ = einsum_terms(equation.decode(), [len(shape) for shape in shapes])
+    for value, shape, term in zip(node.inputs, shapes, terms, strict=True):
         for axis, letter in enumerate(term):
-            letters.setdefault(letter, (shape[axis], Axis(value, axis)))
+            if letters.get(letter, (1,))[0] == 1:  # broadcast from
+                letters[letter] = (shape[axis], Axis(value, axis))
     return prod(size for size, _ in letters.values()), tuple(axis for _, axis in letters.values())

@@ -7,6 +7,7 @@ over the kept positions. The masks are graph inputs, so that one session serves 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -23,6 +24,17 @@ from onnxprune.runtime.trace import Trace
 __all__ = ["Gated", "gate"]
 
 Mask = NDArray[np.bool_]
+_Chains: TypeAlias = dict[int, list[onnx.NodeProto]]
+# Slot of the scale by normalization, and of the bias that goes into the sum before it.
+_SCALE = {
+    "EmbedLayerNormalization": 5,
+    "LayerNormalization": 1,
+    "RMSNormalization": 1,
+    "SimplifiedLayerNormalization": 1,
+    "SkipLayerNormalization": 2,
+    "SkipSimplifiedLayerNormalization": 2,
+}
+_SUMMED = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +105,9 @@ class _Builder:
     def __init__(self, view: View, trace: Trace) -> None:
         self.view, self.trace = view, trace
         self.inputs: dict[tuple[int, int], str] = {}
-        self.before: dict[int, list[onnx.NodeProto]] = {}
-        self.after: dict[int, list[onnx.NodeProto]] = {}
-        self.renamed: dict[int, str] = {}
-        self.replaced: set[int] = set()
+        self.before: _Chains = {}
+        self.after: _Chains = {}
+        self.renamed: dict[tuple[int, int], str] = {}
         self.shapes: dict[Axis, tuple[int, ...]] = {}
         self.ratios: dict[Axis, np.dtype[np.generic]] = {}
         self.zeros: dict[str, onnx.TensorProto] = {}
@@ -106,12 +117,13 @@ class _Builder:
         shape = self.trace.shapes[axis.value]
         size = shape[axis.axis]
         self.shapes[axis] = (size, *([1] * (len(shape) - 1 - axis.axis)))
-        if contract.how == "norm":
-            self._masked_norm(node, axis)
+        if contract.how in ("norm", "rms"):
+            self._masked_norm(node, contract)
             return
         source = self.inputs.get((node.index, contract.slot), node.proto.input[contract.slot])
         target = f"onnxprune/gate/{node.index}.{contract.slot}.{axis.axis}"
-        self._where(node.index, axis, source, target, self._nothing(node, contract))
+        zero = self._nothing(node, contract)
+        self._where(self.before, node.index, axis, source, target, zero)
         self.inputs[node.index, contract.slot] = target
         if contract.how == "mean":
             self._scale_mean(node, axis)
@@ -130,67 +142,105 @@ class _Builder:
         self.zeros[name] = numpy_helper.from_array(array, name)
         return name
 
-    def _where(self, index: int, axis: Axis, source: str, target: str, zero: str = "") -> None:
+    def _where(
+        self, chain: _Chains, index: int, axis: Axis, source: str, target: str, zero: str = ""
+    ) -> None:
         zero = zero or self._zero(self.trace.dtypes[axis.value])
-        self._add(self.before, index, "Where", [mask_name(axis), source, zero], target)
+        self._add(chain, index, "Where", [mask_name(axis), source, zero], target)
 
     def _scale_mean(self, node: Node, axis: Axis) -> None:
         """ReduceMean divides by the whole size: multiply by size / kept behind it."""
         self.ratios[axis] = self.trace.dtypes[axis.value]
         output = node.proto.output[0]
-        raw = self.renamed.get(node.index, output)
+        raw = self.renamed.get((node.index, 0), output)
         inner = f"{raw}/onnxprune/mean.{axis.axis}"
-        self.renamed[node.index] = inner
+        self.renamed[node.index, 0] = inner
         chain = self.after.setdefault(node.index, [])
         chain.insert(0, helper.make_node("Mul", [inner, _ratio_name(axis)], [raw]))
 
-    def _masked_norm(self, node: Node, axis: Axis) -> None:
-        """Write LayerNormalization out, with mean and variance over the kept positions."""
-        self.ratios[axis] = self.trace.dtypes[axis.value]
-        self.replaced.add(node.index)
-        at, ratio = node.index, _ratio_name(axis)
-        name = f"onnxprune/norm/{at}/"
-        add = self._add
-        epsilon = float(node.attributes.get("epsilon", 1e-5))  # type: ignore[arg-type]
-        dtype = self.trace.dtypes[axis.value]
-        self.zeros[name + "eps"] = numpy_helper.from_array(np.asarray(epsilon, dtype), name + "eps")
-        x = node.proto.input[0]
-        self._where(at, axis, x, name + "x")
-        self._mean(at, name + "x", name + "m0")
-        add(self.before, at, "Mul", [name + "m0", ratio], name + "m")
-        add(self.before, at, "Sub", [x, name + "m"], name + "d0")
-        self._where(at, axis, name + "d0", name + "d")
-        add(self.before, at, "Mul", [name + "d", name + "d"], name + "d2")
-        self._mean(at, name + "d2", name + "v0")
-        add(self.before, at, "Mul", [name + "v0", ratio], name + "v")
-        add(self.before, at, "Add", [name + "v", name + "eps"], name + "ve")
-        add(self.before, at, "Sqrt", [name + "ve"], name + "s")
-        add(self.before, at, "Div", [name + "d", name + "s"], name + "n")
-        last = name + "n"
-        for operation, vector in zip(("Mul", "Add"), node.proto.input[1:], strict=False):
-            if vector:
-                add(self.before, at, operation, [last, vector], name + operation)
-                last = name + operation
-        add(self.before, at, "Identity", [last], node.proto.output[0])
+    def _masked_norm(self, node: Node, contract: Contract) -> None:
+        """Let a normalization see what stays only, with the statistics of that alone.
 
-    def _mean(self, index: int, source: str, target: str) -> None:
+        With r = size / kept: what stays is stretched by sqrt(r) about the kept mean, what goes
+        becomes the mean (zero for RMS norms), so that the operator's own statistics over the whole
+        axis are those of what stays; the scale is divided by sqrt(r) in return.
+        """
+        axis, at = contract.axis, node.index
+        self.ratios[axis] = self.trace.dtypes[axis.value]
+        name = f"onnxprune/norm/{at}/"
+        slot = _SCALE[node.op_type]
+        scale, root, ratio = node.proto.input[slot], name + "root", _ratio_name(axis)
+        looked_up = node.op_type == "EmbedLayerNormalization"
+        chain = self.after if looked_up else self.before
+        x = self._looked_up(node, name) if looked_up else self._norm_input(node, name)
+        self._add(chain, at, "Sqrt", [ratio], root)
+        deviation = x
+        if contract.how == "norm":
+            deviation = name + "d"
+            self._where(chain, at, axis, x, name + "x")
+            self._mean(chain, at, name + "x", name + "m0")
+            self._add(chain, at, "Mul", [name + "m0", ratio], name + "m")
+            self._add(chain, at, "Sub", [x, name + "m"], deviation)
+        self._where(chain, at, axis, deviation, name + "kept")
+        self._add(chain, at, "Mul", [name + "kept", root], name + "stretched")
+        given = name + "stretched"
+        if contract.how == "norm":
+            given = name + "centred"
+            self._add(chain, at, "Add", [name + "stretched", name + "m"], given)
+        self._add(chain, at, "Div", [scale, root], name + "scale")
+        if looked_up:
+            norm = [given, name + "scale", node.proto.input[slot + 1]]
+            epsilon = float(node.attributes.get("epsilon", 1e-12))  # type: ignore[arg-type]
+            proto = helper.make_node("LayerNormalization", norm, [node.proto.output[0]])
+            proto.attribute.append(helper.make_attribute("epsilon", epsilon))
+            chain[at].append(proto)
+            return
+        self.inputs[at, 0], self.inputs[at, slot] = given, name + "scale"
+
+    def _looked_up(self, node: Node, name: str) -> str:
+        """Have the sum of looked-up rows put out; the norm is then taken behind the operator."""
+        given = node.proto.output
+        total = given[2] if len(given) > 2 and given[2] else name + "sum"
+        self.renamed[node.index, 0], self.renamed[node.index, 2] = name + "whole", total
+        return total
+
+    def _norm_input(self, node: Node, name: str) -> str:
+        """Return what is normalized; where the operator adds before it, the sum is taken out."""
+        given: list[str] = list(node.proto.input)
+        if node.op_type not in _SUMMED:
+            return given[0]
+        total, bias = name + "sum", _SUMMED[node.op_type]
+        if len(node.proto.output) > 3 and node.proto.output[3]:
+            total = node.proto.output[3]
+            self.renamed[node.index, 3] = ""
+        self._add(self.before, node.index, "Add", [given[0], given[1]], name + "skip")
+        last = [given[bias]] if len(given) > bias and given[bias] else []
+        self._add(self.before, node.index, "Sum", [name + "skip", *last], total)
+        self._add(self.before, node.index, "Shape", [total], name + "shape")
+        zero = self._zero(self.trace.dtypes[node.inputs[0]])
+        self._add(self.before, node.index, "Expand", [zero, name + "shape"], name + "nothing")
+        self.inputs[node.index, 1] = name + "nothing"
+        self.inputs[node.index, bias] = ""
+        return total
+
+    def _mean(self, chain: _Chains, index: int, source: str, target: str) -> None:
         if self.view.opset < 18:
             proto = helper.make_node("ReduceMean", [source], [target], axes=[-1])
-            self.before.setdefault(index, []).append(proto)
+            chain.setdefault(index, []).append(proto)
             return
         axes = "onnxprune/last"
         self.zeros[axes] = numpy_helper.from_array(np.array([-1]), axes)
-        self._add(self.before, index, "ReduceMean", [source, axes], target)
+        self._add(chain, index, "ReduceMean", [source, axes], target)
 
     def _add(
         self,
-        where: dict[int, list[onnx.NodeProto]],
+        chain: _Chains,
         index: int,
         op: str,
         inputs: list[str],
         out: str,
     ) -> None:
-        where.setdefault(index, []).append(helper.make_node(op, inputs, [out]))
+        chain.setdefault(index, []).append(helper.make_node(op, inputs, [out]))
 
     def _zero(self, dtype: np.dtype[np.generic]) -> str:
         name = f"onnxprune/zero/{dtype.name}"
@@ -221,11 +271,12 @@ class _Builder:
         del graph.node[:], graph.value_info[:]
         for index, node in enumerate(nodes, first):
             graph.node.extend(self.before.get(index, ()))
-            if index not in self.replaced:
-                for (at, slot), value in self.inputs.items():
-                    if at == index:
-                        node.input[slot] = value
-                if index in self.renamed:
-                    node.output[0] = self.renamed[index]
-                graph.node.append(node)
+            for (at, slot), value in self.inputs.items():
+                if at == index and slot < len(node.input):
+                    node.input[slot] = value
+            for (at, slot), value in self.renamed.items():
+                if at == index:
+                    node.output.extend([""] * (slot + 1 - len(node.output)))
+                    node.output[slot] = value
+            graph.node.append(node)
             graph.node.extend(self.after.get(index, ()))

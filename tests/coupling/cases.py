@@ -1,8 +1,13 @@
 """All rows of the law: at least one per registered operator, and one per variant that matters."""
 
 from tests.coupling import (
+    cases_attention,
     cases_control,
     cases_elementwise,
+    cases_frozen,
+    cases_fused,
+    cases_indexing,
+    cases_ml,
     cases_movement,
     cases_quantized,
     cases_recurrent,
@@ -18,4 +23,9 @@ CASES = [
     *cases_reduction.CASES,
     *cases_recurrent.CASES,
     *cases_control.CASES,
+    *cases_attention.CASES,
+    *cases_fused.CASES,
+    *cases_frozen.CASES,
+    *cases_indexing.CASES,
+    *cases_ml.CASES,
 ]

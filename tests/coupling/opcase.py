@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Array = NDArray[np.generic]
+_VERSIONS = {"ai.onnx.ml": 5}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class K:
     def array(self) -> Array:
         return np.asarray(self.value, self.dtype)
 
+    def tensor(self, name: str) -> onnx.TensorProto:
+        """Return the elements as a tensor attribute."""
+        return numpy_helper.from_array(self.array(), name)
+
 
 Input = X | K | None
 
@@ -68,6 +73,8 @@ class OpCase:
         Element type of outputs that onnx cannot infer.
     rounding : float
         Relative error that the operator's own rounding makes; its fp32 clone has none.
+    version : int
+        Of the domain; 0 for the newest.
     """
 
     op: str
@@ -84,6 +91,7 @@ class OpCase:
     skip: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     rounding: float = 1e-4
+    version: int = 0
 
     def __str__(self) -> str:
         return f"{self.op}-{self.note}" if self.note else self.op
@@ -133,7 +141,9 @@ def make_model(case: OpCase) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
     )
     opsets = [helper.make_opsetid("", case.opset)]
     if case.domain:
-        opsets.append(helper.make_opsetid(case.domain, 1))
+        opsets.append(
+            helper.make_opsetid(case.domain, case.version or _VERSIONS.get(case.domain, 1))
+        )
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return _with_output_types(model, case.dtype), [feed, other]
 
@@ -151,9 +161,9 @@ def draw(rng: np.random.Generator, given: X) -> Array:
     """Draw elements of a kind.
 
     f normal, d the same in float64, n with NaN, o with infinities, + positive, - negative,
-    u in (-0.9, 0.9), g above 1, i and 8 integers, 1 and 5 that number, b truth values; of
-    quantized tensors s scales, z and B bytes (few and all), q signed bytes, 0 no zero point, I
-    biases.
+    u in (-0.9, 0.9), p in (0, 1), g above 1, i, j and 8 integers, 1 and 5 that number, 2 and 4 that
+    number in int32, b truth values, t text; of quantized tensors s scales, z and B bytes (few and
+    all), q signed bytes, 0 no zero point, I biases.
     """
     normal = rng.standard_normal(given.shape).astype(np.float32)
     uniform = rng.random(given.shape, np.float32)
@@ -162,12 +172,19 @@ def draw(rng: np.random.Generator, given: X) -> Array:
         "+": lambda: uniform + np.float32(0.5),
         "-": lambda: np.float32(-0.5) - uniform,
         "u": lambda: uniform * np.float32(1.8) - np.float32(0.9),
+        "p": lambda: uniform,
         "g": lambda: uniform + np.float32(1.1),
         "i": lambda: rng.integers(1, 6, given.shape),
+        "j": lambda: rng.integers(1, 5, given.shape).astype(np.int32),
         "8": lambda: rng.integers(1, 6, given.shape).astype(np.uint8),
+        "4": lambda: np.full(given.shape, 4, np.int32),
+        "2": lambda: np.full(given.shape, 2, np.int32),
         "1": lambda: np.full(given.shape, 1),
         "5": lambda: np.full(given.shape, 5),
         "b": lambda: uniform > np.float32(0.5),
+        "t": lambda: np.array(["a", "b", "ab", "ac", "c"])[rng.integers(0, 5, given.shape)].astype(
+            object
+        ),
         "d": lambda: normal.astype(np.float64),
         "s": lambda: uniform * np.float32(0.1) + np.float32(0.02),
         "z": lambda: rng.integers(0, 10, given.shape).astype(np.uint8),

@@ -9,6 +9,7 @@ import pytest
 
 from onnxprune.coupling.relations import Axis, Contract, Split, Tie
 from onnxprune.coupling.rules import _registry, convolution, linear, normalization, pointwise
+from tests.coupling import cases_frozen
 from tests.coupling.cases import CASES
 from tests.coupling.law import violations
 
@@ -170,7 +171,9 @@ def _careless(op):
             yield Tie(x.axis(i), x.axis(i))
             for y in (y for y in op.outputs if y is not None and y.rank == x.rank):
                 yield from op.tie(x, i, y, i)
-    x = op.x(0)
+    for y in op.outputs:
+        yield from () if y is None else (Tie(y.axis(i), y.axis(i)) for i in y.axes())
+    x = next(iter(op.present()), op.y())
     for i in () if x.constant else x.axes():
         if op.y().rank != x.rank or op.y().shape[i] == 1:
             yield Contract(x.axis(i), 0)
@@ -208,6 +211,6 @@ _FROZEN_ON_PURPOSE = [
 ]
 
 
-@pytest.mark.parametrize("name", _FROZEN_ON_PURPOSE)
+@pytest.mark.parametrize("name", [*_FROZEN_ON_PURPOSE, *map(str, cases_frozen.CASES)])
 def test_axes_are_frozen_because_their_cut_breaks_the_law(monkeypatch, name):
     assert _is_caught(monkeypatch, name, _careless)

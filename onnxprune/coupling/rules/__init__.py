@@ -5,11 +5,15 @@ that no relation of a node mentions is frozen with the operator's name.
 """
 
 from onnxprune.coupling.rules import (
+    attention,
     blocked,
+    blocks,
     control,
     convolution,
     frozen,
+    indexing,
     linear,
+    ml,
     movement,
     normalization,
     pointwise,
@@ -19,6 +23,9 @@ from onnxprune.coupling.rules import (
     reduction,
 )
 from onnxprune.coupling.rules._registry import (
+    MICROSOFT,
+    ML,
+    NCHWC,
     UNKNOWN,
     Op,
     OpBody,
@@ -30,17 +37,24 @@ from onnxprune.coupling.rules._registry import (
 )
 
 __all__ = [
+    "MICROSOFT",
+    "ML",
+    "NCHWC",
     "UNKNOWN",
     "Op",
     "OpBody",
     "Rule",
     "Tensor",
+    "attention",
     "blocked",
+    "blocks",
     "control",
     "convolution",
     "frozen",
+    "indexing",
     "linear",
     "lookup",
+    "ml",
     "movement",
     "normalization",
     "pointwise",

@@ -1,6 +1,6 @@
 """Operators, as rules see them, and the table of all rules."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -9,8 +9,23 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis, Relation, Tie
 
-__all__ = ["UNKNOWN", "Op", "OpBody", "Rule", "Tensor", "lookup", "registered", "rule"]
+__all__ = [
+    "MICROSOFT",
+    "ML",
+    "NCHWC",
+    "UNKNOWN",
+    "Op",
+    "OpBody",
+    "Rule",
+    "Tensor",
+    "lookup",
+    "registered",
+    "rule",
+]
 
+MICROSOFT = "com.microsoft"  # onnxruntime's own operators, which its optimizers write
+ML = "ai.onnx.ml"
+NCHWC = "com.microsoft.nchwc"  # its layout for one machine
 UNKNOWN: tuple[int, ...] = (-1,)  # the shape of what no run has shown, and of what is no tensor
 
 
@@ -93,6 +108,10 @@ class Op:
         assert isinstance(value, int)
         return value
 
+    def integers(self, name: str) -> list[int]:
+        """Return an attribute that lists integers, empty where it is not given."""
+        return [int(value) for value in np.ravel(np.asarray(self.attributes.get(name, ())))]
+
     def flag(self, name: str) -> bool:
         """Return an attribute that is 0 or 1, 0 by default."""
         return bool(self.integer(name, 0))
@@ -101,6 +120,13 @@ class Op:
         """Tie two axes of equal size; a broadcast axis of size 1 ties to nothing."""
         if a.shape[i] == b.shape[j]:
             yield Tie(a.axis(i), b.axis(j))
+
+    def same(self, a: Tensor, b: Tensor, but: Iterable[int] = ()) -> Iterator[Tie]:
+        """Tie all axes of two tensors of equal rank, but for some."""
+        apart = {axis % max(a.rank, 1) for axis in but}
+        for axis in a.axes():
+            if axis not in apart:
+                yield from self.tie(a, axis, b, axis)
 
 
 Rule: TypeAlias = Callable[[Op], Iterator[Relation]]

@@ -1,11 +1,12 @@
 """Convolutions: filters make channels, the second weight axis reads them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.coupling.relations import Axis, Contract, Relation, Split, Tie
-from onnxprune.coupling.rules._registry import Op, Tensor, rule
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
 
 @rule("Conv")
@@ -24,6 +25,32 @@ def conv(op: Op) -> Iterator[Relation]:
         yield from _grouped(op, groups, reads=(x, 1), inner=w.axis(1), makes=(y, 1))
 
 
+@rule("FusedConv", domain=MICROSOFT)
+def fused_conv(op: Op) -> Iterator[Relation]:
+    """Conv, a sum with a fourth input, and an activation."""
+    yield from conv(op)
+    if (z := op.optional(3)) is not None:
+        for axis in (0, 1):
+            yield Tie(z.axis(axis), op.y().axis(axis))
+
+
+@rule("DeformConv")
+def deform_conv(op: Op) -> Iterator[Relation]:
+    """Conv with sampling places of its own for each of ``offset_group`` blocks of channels."""
+    x, w, offset, y = op.x(0), op.x(1), op.x(2), op.y()
+    yield from conv(replace(op, inputs=(x, w, op.optional(3))))
+    blocks, mask = op.integer("offset_group", 1), op.optional(4)
+    channel = np.arange(x.shape[1])
+    block = Axis(f"{op.name}/block", 0)
+    if blocks > 1:
+        yield Tie(x.axis(1), block, channel, channel // (x.shape[1] // blocks))
+    for table in (t for t in (offset, mask) if t is not None):
+        yield Tie(table.axis(0), y.axis(0))
+        place = np.arange(table.shape[1])
+        if blocks > 1:
+            yield Tie(table.axis(1), block, place, place // (table.shape[1] // blocks))
+
+
 @rule("ConvTranspose")
 def conv_transpose(op: Op) -> Iterator[Relation]:
     """As Conv, with the weight's first two axes swapped."""
@@ -39,6 +66,12 @@ def conv_transpose(op: Op) -> Iterator[Relation]:
     else:
         yield from _grouped(op, groups, reads=(y, 1), inner=w.axis(1), makes=(x, 1))
         yield Contract(x.axis(1), 0)
+
+
+@rule("ConvTransposeWithDynamicPads", domain=MICROSOFT)
+def conv_transpose_with_pads(op: Op) -> Iterator[Relation]:
+    """ConvTranspose with its padding as an input."""
+    yield from conv_transpose(replace(op, inputs=(op.x(0), op.x(1), op.optional(3))))
 
 
 def _grouped(
@@ -59,5 +92,5 @@ def _grouped(
         else:
             maps = ((group, position // offset), (factor, position % offset))
             yield Split(tensor.axis(axis), maps)
-    if reads[0].shape[1] > groups and op.op_type == "Conv":
+    if reads[0] is op.x(0) and reads[0].shape[1] > groups:
         yield Contract(reads[0].axis(1), 0)

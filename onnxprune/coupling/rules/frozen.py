@@ -7,6 +7,7 @@ some of their axes only have a rule, which says so itself.
 from dataclasses import dataclass
 
 from onnxprune.coupling.relations import NOTHING
+from onnxprune.coupling.rules._registry import ML, NCHWC
 
 __all__ = ["FROZEN", "Why", "lookup"]
 
@@ -20,19 +21,59 @@ class Why:
 
 
 _RANDOM = Why(
-    "draws random numbers: other sizes are other draws", "an export in evaluation mode, without it"
+    "{op} draws random numbers: other sizes are other draws",
+    "an export in evaluation mode, without random operators",
 )
-_NUMBERS = Why("the whole result is computed from a few numbers")
-_PLACES = Why("numbers its results by place, through all axes of the input")
+_NUMBERS = Why("{op} computes its whole result from a few numbers")
+_BY_VALUE = Why(
+    "{op} decides by the values how long its result is, and where they go",
+    "cutting ahead of it: what is only read by this operator can end in another one",
+)
+_BY_PLACE = Why("{op} numbers places through all axes of its input")
 _SEQUENCE = Why(
-    "sequences and optionals have no axes of their own",
-    "an export that stacks or concatenates tensors",
+    "{op} works on a sequence or an optional, which has no axes",
+    "an export that concatenates or stacks tensors instead",
 )
-_STRINGS = Why("works on text, which has no channels")
-_MAPS = Why("works on maps, which have no channels", "an export without them (zipmap=False)")
-_TREES = Why("each tree node names the number of a feature")
+_MAP = Why(
+    "{op} works on maps, which have no axes",
+    "an export to plain tensors (skl2onnx: options={'zipmap': False})",
+)
+_TEXT = Why("{op} works on text, word by word")
+_DISTANCES = Why("{op} measures distances to stored vectors: a feature at zero still counts")
+_TREES = Why("{op} names features by number in its trees, each of which may decide")
+_BLOCKED = Why(
+    "{op} of onnxruntime's NCHWc layout stores channels in blocks of the machine's width",
+    "a model without that layout: the original, or one saved at ORT_ENABLE_EXTENDED",
+)
 
-FROZEN: dict[tuple[str, str], Why] = {}
+_GROUPS: dict[Why, dict[str, str]] = {
+    _RANDOM: {
+        "": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
+    },
+    _NUMBERS: {
+        "": "AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Range"
+    },
+    _BY_VALUE: {"": "NonMaxSuppression NonZero Unique"},
+    _BY_PLACE: {"": "MaxUnpool"},
+    _SEQUENCE: {
+        "": "ConcatFromSequence Optional SequenceAt SequenceConstruct SequenceEmpty SequenceErase"
+        " SequenceInsert SequenceLength SplitToSequence"
+    },
+    _MAP: {ML: "CastMap DictVectorizer ZipMap"},
+    _TEXT: {"": "StringNormalizer StringSplit TfIdfVectorizer"},
+    _DISTANCES: {ML: "SVMClassifier SVMRegressor"},
+    _TREES: {ML: "TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor"},
+    _BLOCKED: {
+        NCHWC: "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput"
+        " ReorderOutput Upsample"
+    },
+}
+FROZEN: dict[tuple[str, str], Why] = {
+    (domain, op): Why(why.reason.format(op=op), why.unlock)
+    for why, domains in _GROUPS.items()
+    for domain, ops in domains.items()
+    for op in ops.split()
+}
 
 
 def lookup(domain: str, op_type: str) -> Why | None:

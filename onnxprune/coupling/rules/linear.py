@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 from onnxprune.coupling.relations import Contract, Freeze, Relation, Tie
-from onnxprune.coupling.rules._registry import Op, Tensor, rule
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
+from onnxprune.model.einsum import einsum_terms
 
 
 @rule("Gemm")
+@rule("FusedGemm", domain=MICROSOFT)
 def gemm(op: Op) -> Iterator[Relation]:
     """Y = A' B' + C with optional transposition of A and B."""
     a, b, y = op.x(0), op.x(1), op.y()
@@ -21,18 +23,34 @@ def gemm(op: Op) -> Iterator[Relation]:
 
 
 @rule("MatMul")
+@rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def matmul(op: Op) -> Iterator[Relation]:
     """Numpy's matmul: leading axes broadcast, the last two multiply, vectors have one axis."""
     a, b, y = op.x(0), op.x(1), op.y()
-    yield from _contract(a, -1, b, -2 if b.rank > 1 else -1)
+    left = _order(a, transposed=op.flag("transA"), batch_last=op.flag("transBatchA"))
+    right = _order(b, transposed=op.flag("transB"), batch_last=op.flag("transBatchB"))
+    yield from _contract(a, left[-1], b, right[-2] if b.rank > 1 else right[-1])
     if a.rank > 1:
-        yield Tie(a.axis(-2), y.axis(-2 if b.rank > 1 else -1))
+        yield Tie(a.axis(left[-2]), y.axis(-2 if b.rank > 1 else -1))
     if b.rank > 1:
-        yield Tie(b.axis(-1), y.axis(-1))
+        yield Tie(b.axis(right[-1]), y.axis(-1))
     tail = (a.rank > 1) + (b.rank > 1)
-    for x in (a, b):
+    for x, order in ((a, left), (b, right)):
         for back in range(1, x.rank - 1):
-            yield from op.tie(x, -2 - back, y, -tail - back)
+            yield from op.tie(x, order[-2 - back], y, -tail - back)
+
+
+def _order(x: Tensor, *, transposed: bool, batch_last: bool) -> list[int]:
+    """Return the axes of a factor in the order in which they are multiplied.
+
+    ``batch_last`` (transBatchA, transBatchB) takes the first axis behind the other leading ones.
+    """
+    order = list(x.axes())
+    if batch_last and x.rank > 2:
+        order = [*order[1:-1], 0, order[-1]]
+    if transposed and x.rank > 1:
+        order[-2:] = order[:-3:-1]
+    return order
 
 
 @rule("Einsum")
@@ -40,11 +58,7 @@ def einsum(op: Op) -> Iterator[Relation]:
     """The letters say it: same letter, same axis; a letter missing from the output is summed."""
     equation = op.attributes["equation"]
     assert isinstance(equation, bytes)
-    text = equation.decode().replace(" ", "")
-    if "." in text or "->" not in text:
-        return
-    left, right = text.split("->")
-    terms = left.split(",")
+    terms, right = einsum_terms(equation.decode(), [x.rank for x in op.present()])
     for x, letters in zip(op.present(), terms, strict=True):
         for axis, letter in enumerate(letters):
             if len(set(letters)) < len(letters):

@@ -105,18 +105,25 @@ def constant_of_shape(op: Op) -> Iterator[Relation]:
         yield Free(op.y().axis(axis))
 
 
-@rule("GatherND")
-def gather_nd(op: Op) -> Iterator[Relation]:
-    """Index tuples choose at run time among the leading axes; the axes behind them pass."""
-    x, indices, y = op.x(0), op.x(1), op.y()
-    batch = op.integer("batch_dims", 0)
-    chosen = batch + indices.shape[-1]
-    for i in range(batch):
-        yield from op.tie(x, i, y, i)
-        yield from op.tie(indices, i, y, i)
-    for i in range(batch, indices.rank - 1):
-        yield from op.tie(indices, i, y, i)
-    for i in range(batch, chosen):
-        yield Freeze(x.axis(i), "GatherND chooses among these positions at run time")
-    for i in range(chosen, x.rank):
-        yield from op.tie(x, i, y, i - chosen + indices.rank - 1)
+@rule("Col2Im")
+def col2im(op: Op) -> Iterator[Relation]:
+    """Each channel's block of columns becomes one channel of the image."""
+    x, y = op.x(0), op.y()
+    yield Tie(x.axis(0), y.axis(0))
+    if y.shape[1] == 1:
+        yield Freeze(x.axis(1), "Col2Im makes its only channel of this axis")
+        return
+    place = np.arange(x.shape[1])
+    yield Tie(x.axis(1), y.axis(1), place, place // (x.shape[1] // y.shape[1]))
+
+
+@rule("CenterCropPad")
+def center_crop_pad(op: Op) -> Iterator[Relation]:
+    """Axes that keep their size pass; the others lose or gain on both sides of their middle."""
+    x, y = op.x(0), op.y()
+    for axis in x.axes():
+        if x.shape[axis] == y.shape[axis]:
+            yield Tie(x.axis(axis), y.axis(axis))
+        else:
+            for tensor in (x, y):
+                yield Freeze(tensor.axis(axis), "CenterCropPad counts from the middle of this axis")

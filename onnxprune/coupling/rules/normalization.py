@@ -1,11 +1,11 @@
 """Normalizations: which axis a statistic runs over decides what a cut changes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Tie
-from onnxprune.coupling.rules._registry import Op, rule
+from onnxprune.coupling.relations import Axis, Contract, Freeze, How, Relation, Tie
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
 
 @rule("BatchNormalization")
@@ -39,16 +39,42 @@ def instance_normalization(op: Op) -> Iterator[Relation]:
 @rule("LayerNormalization")
 def layer_normalization(op: Op) -> Iterator[Relation]:
     """The last axis is normalized over: scale and bias follow it, its statistics change."""
-    x, y = op.x(0), op.y()
-    axis = op.integer("axis", -1) % x.rank
-    if axis != x.rank - 1 or any(extra is not None for extra in op.outputs[1:]):
+    yield from _over_last_axis(op, op.inputs[:1], op.inputs[1:], "norm")
+
+
+@rule("RMSNormalization", "SimplifiedLayerNormalization")
+def rms_normalization(op: Op) -> Iterator[Relation]:
+    """LayerNormalization by the mean square alone."""
+    yield from _over_last_axis(op, op.inputs[:1], op.inputs[1:], "rms")
+
+
+@rule("SkipLayerNormalization", domain=MICROSOFT)
+def skip_layer_normalization(op: Op) -> Iterator[Relation]:
+    """LayerNormalization of a sum of two, and a bias; the sum is the fourth output."""
+    yield from _over_last_axis(op, op.inputs[:2], op.inputs[2:], "norm")
+
+
+@rule("SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+def skip_rms_normalization(op: Op) -> Iterator[Relation]:
+    """RMSNormalization of a sum of two, and a bias; the sum is the fourth output."""
+    yield from _over_last_axis(op, op.inputs[:2], op.inputs[2:], "rms")
+
+
+def _over_last_axis(
+    op: Op, addends: Sequence[Tensor | None], vectors: Sequence[Tensor | None], how: How
+) -> Iterator[Relation]:
+    """All axes pass; the vectors follow the last one. Statistics have size 1 there."""
+    x = op.x(0)
+    if op.integer("axis", -1) % x.rank != x.rank - 1:
         return
-    for i in x.axes():
-        yield Tie(x.axis(i), y.axis(i))
-    for vector in op.inputs[1:]:
+    outputs = [y for y in op.outputs if y is not None and y.rank == x.rank]
+    for tensor in (*outputs, *(a for a in addends if a is not None)):
+        for back in range(1, min(tensor.rank, x.rank) + 1):
+            yield from op.tie(tensor, -back, x, -back)
+    for vector in vectors:
         if vector is not None and vector.rank == 1:
-            yield from op.tie(vector, 0, y, -1)
-    yield Contract(x.axis(-1), 0, "norm")
+            yield from op.tie(vector, 0, x, -1)
+    yield Contract(x.axis(-1), 0, how)
 
 
 @rule("GroupNormalization")

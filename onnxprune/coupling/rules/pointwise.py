@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from onnxprune.coupling.relations import Relation
-from onnxprune.coupling.rules._registry import Op, rule
+from onnxprune.coupling.relations import Free, Relation
+from onnxprune.coupling.rules._registry import MICROSOFT, ML, Op, rule
 
 _UNARY = (
     "Abs",
@@ -13,6 +13,7 @@ _UNARY = (
     "Asinh",
     "Atan",
     "Atanh",
+    "BitCast",
     "BitwiseNot",
     "Cast",
     "Ceil",
@@ -35,7 +36,9 @@ _UNARY = (
     "Mish",
     "Neg",
     "Not",
+    "OptionalGetElement",
     "Reciprocal",
+    "RegexFullMatch",
     "Relu",
     "Round",
     "Selu",
@@ -74,6 +77,7 @@ _BROADCASTING = (
     "Or",
     "PRelu",
     "Pow",
+    "StringConcat",
     "Sub",
     "Sum",
     "Where",
@@ -81,7 +85,13 @@ _BROADCASTING = (
 )
 
 
+_MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
+_ML = ("Binarizer", "CategoryMapper", "LabelEncoder")
+
+
 @rule(*_UNARY, *_BROADCASTING)
+@rule(*_MICROSOFT, domain=MICROSOFT)
+@rule(*_ML, domain=ML)
 def elementwise(op: Op) -> Iterator[Relation]:
     """Align trailing axes; a size-1 axis is repeated and stays as it is."""
     for y in op.outputs:
@@ -90,3 +100,18 @@ def elementwise(op: Op) -> Iterator[Relation]:
         for x in op.present():
             for back in range(1, min(x.rank, y.rank) + 1):
                 yield from op.tie(x, -back, y, -back)
+
+
+@rule("CastLike")
+def cast_like(op: Op) -> Iterator[Relation]:
+    """The second input gives its type only."""
+    yield from op.same(op.x(0), op.y())
+    for axis in op.x(1).axes():
+        yield Free(op.x(1).axis(axis))
+
+
+@rule("OptionalHasElement")
+def has_element(op: Op) -> Iterator[Relation]:
+    """A tensor is there whatever its size."""
+    for axis in op.x(0).axes():
+        yield Free(op.x(0).axis(axis))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxprune.coupling.relations import Freeze, Relation, Tie
-from onnxprune.coupling.rules._registry import Op, rule
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 
 
 @rule(
@@ -18,6 +18,7 @@ from onnxprune.coupling.rules._registry import Op, rule
     "GridSample",
     "MaxRoiPool",
 )
+@rule("GridSample", domain=MICROSOFT)
 def pooling(op: Op) -> Iterator[Relation]:
     """Batch and channels pass through; every place looks at its neighbours."""
     x, y = op.x(0), op.y()
@@ -28,6 +29,13 @@ def pooling(op: Op) -> Iterator[Relation]:
     if op.op_type != "MaxRoiPool":
         yield Tie(x.axis(0), y.axis(0))
     yield Tie(x.axis(1), y.axis(1))
+
+
+@rule("NhwcMaxPool", domain=MICROSOFT)
+def pooling_with_channels_last(op: Op) -> Iterator[Relation]:
+    """Batch and channels pass through."""
+    for axis in (0, -1):
+        yield from op.tie(op.x(0), axis, op.y(), axis)
 
 
 @rule("Resize", "Upsample")

@@ -57,16 +57,11 @@ def reduced_axes(op: Op) -> list[int]:
     return sorted({int(a) % x.rank for a in np.ravel(np.asarray(given))})
 
 
-@rule("CumSum", "TopK", "Trilu", "LRN")
+@rule("CumProd", "CumSum", "LRN", "MeanVarianceNormalization", "TopK", "Trilu")
 def along_axis(op: Op) -> Iterator[Relation]:
     """What runs along an axis freezes it and leaves the others alone."""
     x, y = op.x(0), op.y()
-    frozen = {
-        "CumSum": lambda: _axis_input(op, 1),
-        "TopK": lambda: {op.integer("axis", -1) % x.rank},
-        "Trilu": lambda: {x.rank - 1, x.rank - 2},
-        "LRN": lambda: {1},
-    }[op.op_type]()
+    frozen = _run_along(op)
     for axis in x.axes():
         for out in op.outputs:
             if out is not None and axis not in frozen:
@@ -76,7 +71,60 @@ def along_axis(op: Op) -> Iterator[Relation]:
             yield Freeze(y.axis(axis), f"{op.op_type} runs along this axis")
 
 
+def _run_along(op: Op) -> set[int]:
+    """Return the axes along which an operator runs."""
+    rank = op.x(0).rank
+    match op.op_type:
+        case "CumProd" | "CumSum":
+            return _axis_input(op, 1)
+        case "MeanVarianceNormalization":
+            return {axis % rank for axis in op.integers("axes") or (0, 2, 3)}
+        case "TopK":
+            return {op.integer("axis", -1) % rank}
+        case "Trilu":
+            return {rank - 1, rank - 2}
+        case _:
+            return {1}
+
+
 def _axis_input(op: Op, slot: int) -> set[int]:
     """Read an axis from an input; one that is known at run time only may be any."""
-    rank, data = op.x(0).rank, op.x(slot).data
-    return set(range(rank)) if data is None else {int(data.ravel()[0]) % rank}
+    rank, given = op.x(0).rank, op.x(slot)
+    return set(range(rank)) if given.data is None else {int(given.data.ravel()[0]) % rank}
+
+
+@rule("DFT")
+def dft(op: Op) -> Iterator[Relation]:
+    """Frequencies mix all of one axis; real and imaginary parts sit on the last one."""
+    x, y = op.x(0), op.y()
+    if op.opset < 20:
+        along = {op.integer("axis", 1) % x.rank}
+    else:
+        along = _axis_input(op, 2) if op.optional(2) is not None else {x.rank - 2}
+    yield from op.same(x, y, but=along | {x.rank - 1})
+
+
+@rule("STFT")
+def stft(op: Op) -> Iterator[Relation]:
+    """Frames and frequencies mix the whole signal; signals are apart."""
+    yield from op.tie(op.x(0), 0, op.y(), 0)
+
+
+@rule("Det")
+def determinant(op: Op) -> Iterator[Relation]:
+    """One number per matrix; matrices are apart."""
+    for axis in range(op.x(0).rank - 2):
+        yield from op.tie(op.x(0), axis, op.y(), axis)
+
+
+@rule("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+def loss(op: Op) -> Iterator[Relation]:
+    """Classes are numbered; samples are apart unless they are averaged."""
+    if op.attributes.get("reduction", b"mean") != b"none":
+        return
+    for axis in op.x(1).axes():
+        x_axis = axis + (axis > 0)
+        yield from op.tie(op.x(0), x_axis, op.y(), axis)
+        yield from op.tie(op.x(1), axis, op.y(), axis)
+        if len(op.outputs) > 1 and op.outputs[1] is not None:
+            yield from op.tie(op.y(1), x_axis, op.y(), axis)

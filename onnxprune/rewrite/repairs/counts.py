@@ -1,18 +1,25 @@
 """Attributes that count channels: groups, hidden units, heads."""
 
+from onnxprune.coupling.rules import MICROSOFT
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = ["conv", "group_normalization", "recurrent"]
 
 
-@repairs("Conv", "ConvTranspose")
+@repairs("Conv", "ConvTranspose", "DeformConv")
+@repairs("ConvTransposeWithDynamicPads", "FusedConv", domain=MICROSOFT)
 def conv(site: Site) -> None:
-    """Groups that stay."""
+    """Groups that stay, and blocks of channels with sampling places of their own."""
+    blocks, places = site.node.attributes.get("offset_group", 1), site.node.inputs[2:3]
+    if isinstance(blocks, int) and blocks > 1:
+        kept = site.kept(places[0], 1) * blocks // site.trace.shapes[places[0]][1]
+        if kept != blocks:
+            site.attributes["offset_group"] = kept
     group = site.node.attributes.get("group", 1)
     if not isinstance(group, int) or group == 1:
         return
     x, w, y = site.node.inputs[0], site.node.inputs[1], site.node.outputs[0]
-    transposed = site.node.op_type == "ConvTranspose"
+    transposed = site.node.op_type.startswith("ConvTranspose")
     value, axis = (y, 1) if transposed else (x, 1)
     per_group = site.kept(w, 1)
     count = site.kept(value, axis)

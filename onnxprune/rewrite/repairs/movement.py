@@ -5,6 +5,7 @@ import numpy as np
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = [
+    "center_crop_pad",
     "constant_of_shape",
     "gather",
     "pad",
@@ -213,3 +214,16 @@ def pad(site: Site) -> None:
         site.attributes["pads"] = [int(v) for v in pads]
     elif changed:
         site.parameters[1] = pads
+
+
+@repairs("CenterCropPad")
+def center_crop_pad(site: Site) -> None:
+    """The target shape lists the kept sizes of axes that pass."""
+    given, y = site.parameter(1), site.node.outputs[0]
+    rank = len(site.trace.shapes[y])
+    axes = np.ravel(np.asarray(site.node.attributes.get("axes", range(rank)))) % rank
+    if given is None:
+        site.refuse("its shape is known at run time only")
+        return
+    sizes = [site.kept(y, axis) for axis in axes.tolist()]
+    site.parameters[1] = np.asarray(sizes, given.dtype)

@@ -1,0 +1,272 @@
+"""Rows of the law for fused attention and rotary embeddings."""
+
+from tests.coupling.opcase import K, OpCase, W, X
+
+_ORT = {"reference": "onnx.reference has no operators of onnxruntime's own"}
+_MS = "com.microsoft"
+
+_STANDARD = [
+    OpCase(
+        "Attention",
+        "3d",
+        {"q": X((2, 3, 12)), "k": X((2, 5, 12)), "v": X((2, 5, 9))},
+        {"q_num_heads": 3, "kv_num_heads": 3},
+        "q02 k02 v02 y02",
+        {"q1 k1 v1 y1": "Attention cannot be cut"},
+        opset=23,
+    ),
+    OpCase(
+        "Attention",
+        "4d-masked",
+        {
+            "q": X((2, 3, 4, 6)),
+            "k": X((2, 3, 5, 6)),
+            "v": X((2, 3, 5, 4)),
+            "m": X((2, 3, 4, 5)),
+        },
+        {},
+        "q013 k013 v013 m01 y013",
+        opset=23,
+    ),
+    OpCase(
+        "Attention",
+        "grouped",
+        {"q": X((2, 3, 24)), "k": X((2, 5, 8)), "v": X((2, 5, 6))},
+        {"q_num_heads": 6, "kv_num_heads": 2},
+        "q02 k02 v02 y02",
+        opset=23,
+    ),
+    OpCase(
+        "Attention",
+        "scale-given",
+        {"q": X((2, 3, 8)), "k": X((2, 5, 8)), "v": X((2, 5, 8))},
+        {"q_num_heads": 2, "kv_num_heads": 2, "scale": 0.7},
+        "q02 k02 v02 y02",
+        opset=23,
+    ),
+    OpCase(
+        "Attention",
+        "cached",
+        {
+            "q": X((2, 3, 12)),
+            "k": X((2, 3, 12)),
+            "v": X((2, 3, 12)),
+            "m": None,
+            "p": X((2, 3, 2, 4)),
+            "z": X((2, 3, 2, 4)),
+        },
+        {"q_num_heads": 3, "kv_num_heads": 3, "is_causal": 1},
+        "q02 k02 v02 p013 z013 y02 e013 f013",
+        outputs="yef",
+        opset=23,
+    ),
+    *(
+        OpCase(
+            "RotaryEmbedding",
+            f"3d-{'interleaved' if interleaved else 'halves'}",
+            {
+                "x": X((2, 3, 12)),
+                "c": W((8, 3)),
+                "s": W((8, 3)),
+                "i": W((2, 3), "i"),
+            },
+            {"num_heads": 2, "interleaved": interleaved},
+            "x02 c1 s1 i0 y02",
+            {"c0 s0 x1 y1": "RotaryEmbedding cannot be cut"},
+            opset=23,
+        )
+        for interleaved in (0, 1)
+    ),
+    OpCase(
+        "RotaryEmbedding",
+        "4d-partial",
+        {"x": X((2, 3, 5, 8)), "c": X((2, 5, 2)), "s": X((2, 5, 2))},
+        {"rotary_embedding_dim": 4},
+        "x013 c02 s02 y013",
+        opset=23,
+    ),
+    OpCase(
+        "RotaryEmbedding",
+        "one-pair",
+        {"x": X((2, 3, 5, 2)), "c": X((2, 5, 1)), "s": X((2, 5, 1))},
+        {},
+        "x01 c0 s0 y01",
+        {"x3": "only pair of dims"},
+        opset=23,
+    ),
+]
+
+_MICROSOFT = [
+    OpCase(
+        "MultiHeadAttention",
+        "biased",
+        {
+            "q": X((2, 3, 12)),
+            "k": X((2, 5, 12)),
+            "v": X((2, 5, 9)),
+            "b": W((33,)),
+            "m": None,
+            "a": X((1, 3, 3, 5)),
+        },
+        {"num_heads": 3},
+        "q02 k02 v02 b0 a1 y02",
+        {"q1 k1 v1 y1 a23": "MultiHeadAttention cannot be cut"},
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "MultiHeadAttention",
+        "cross-with-padding",
+        {
+            "q": X((2, 3, 12)),
+            "k": X((2, 3, 5, 4)),
+            "v": X((2, 3, 5, 4)),
+            "b": None,
+            "m": W((2, 5), "4"),
+        },
+        {"num_heads": 3, "scale": 0.3},
+        "q02 k013 v013 m0 y02",
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "MultiHeadAttention",
+        "cached",
+        {
+            "q": X((2, 3, 12)),
+            "k": X((2, 3, 12)),
+            "v": X((2, 3, 12)),
+            "b": None,
+            "m": None,
+            "a": None,
+            "p": X((2, 3, 2, 4)),
+            "z": X((2, 3, 2, 4)),
+        },
+        {"num_heads": 3, "unidirectional": 1},
+        "q02 k02 v02 p013 z013 y02 e013 f013",
+        outputs="yef",
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "DecoderMaskedMultiHeadAttention",
+        "",
+        {"q": X((2, 1, 12)), "k": X((2, 3, 5, 4)), "v": X((2, 3, 5, 4))},
+        {"num_heads": 3},
+        "q02 k013 v013 y02",
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "Attention",
+        "packed",
+        {"x": X((2, 4, 5)), "w": W((5, 36)), "b": W((36,))},
+        {"num_heads": 3},
+        "x02 w01 b0 y02",
+        {"x1 y1": "Attention cannot be cut"},
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "Attention",
+        "packed-of-unequal-sizes",
+        {"x": X((2, 6, 5)), "w": W((5, 30)), "b": W((30,)), "m": W((2,), "4")},
+        {"num_heads": 3, "qkv_hidden_sizes": [12, 12, 6], "unidirectional": 1},
+        "x02 w01 b0 m0 y02",
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "Attention",
+        "packed-cached",
+        {
+            "x": X((2, 1, 5)),
+            "w": W((5, 36)),
+            "b": W((36,)),
+            "m": None,
+            "p": X((2, 2, 3, 3, 4)),
+        },
+        {"num_heads": 3, "unidirectional": 1},
+        "x02 w01 b0 p124 y02 z124",
+        {"p03": "Attention cannot be cut"},
+        outputs="yz",
+        domain=_MS,
+        skip=_ORT,
+    ),
+    *(
+        OpCase(
+            "RotaryEmbedding",
+            f"ms-{'interleaved' if interleaved else 'halves'}",
+            {
+                "x": X((2, 3, 12)),
+                "i": W((2, 3), "i"),
+                "c": W((8, 3)),
+                "s": W((8, 3)),
+            },
+            {"interleaved": interleaved},
+            "x02 c1 s1 i0 y02",
+            domain=_MS,
+            skip=_ORT,
+        )
+        for interleaved in (0, 1)
+    ),
+    OpCase(
+        "RotaryEmbedding",
+        "ms-partial",
+        {"x": X((2, 3, 16)), "i": K([0]), "c": W((8, 2)), "s": W((8, 2))},
+        {"num_heads": 2, "rotary_embedding_dim": 4},
+        "x02 c1 s1 y02",
+        domain=_MS,
+        skip=_ORT,
+    ),
+]
+
+_CACHE = {"p": None, "z": None, "n": W((2,), "2"), "t": K(3, "int32")}
+_GROUPED = [
+    OpCase(
+        "GroupQueryAttention",
+        "",
+        {"q": X((2, 3, 96)), "k": X((2, 3, 32)), "v": X((2, 3, 32)), **_CACHE},
+        {"num_heads": 6, "kv_num_heads": 2},
+        "q02 k02 v02 n0 y02 e013 f013",
+        {"q1 k1 v1": "GroupQueryAttention cannot be cut"},
+        outputs="yef",
+        refused={"": "multiple of 8"},
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "GroupQueryAttention",
+        "in-one-row",
+        {"q": X((2, 3, 160)), "k": None, "v": None, **_CACHE},
+        {"num_heads": 6, "kv_num_heads": 2},
+        "q02 n0 y02 e013 f013",
+        outputs="yef",
+        refused={"": "multiple of 8"},
+        domain=_MS,
+        skip=_ORT,
+    ),
+    OpCase(
+        "GroupQueryAttention",
+        "rotary-with-past",
+        {
+            "q": X((2, 1, 128)),
+            "k": X((2, 1, 64)),
+            "v": X((2, 1, 64)),
+            "p": X((2, 2, 4, 32)),
+            "z": X((2, 2, 4, 32)),
+            "n": W((2,), "4"),
+            "t": K(5, "int32"),
+            "c": W((8, 16)),
+            "s": W((8, 16)),
+        },
+        {"num_heads": 4, "kv_num_heads": 2, "do_rotary": 1},
+        "q02 k02 v02 p013 z013 n0 c1 s1 y02 e013 f013",
+        outputs="yef",
+        refused={"": "multiple of 16"},
+        domain=_MS,
+        skip=_ORT,
+    ),
+]
+
+CASES = [*_STANDARD, *_MICROSOFT, *_GROUPED]
