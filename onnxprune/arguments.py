@@ -11,6 +11,7 @@ from onnxprune.errors import UsageError
 from onnxprune.options import Options
 
 __all__ = [
+    "Batch",
     "Cache",
     "Data",
     "Dim",
@@ -26,19 +27,23 @@ __all__ = [
     "MaybeTarget",
     "MultipleOf",
     "NoVerify",
+    "Pairs",
     "Params",
     "PlanFile",
     "Provider",
     "Quiet",
     "Recover",
+    "Runs",
     "Samples",
     "SavePlan",
     "Seed",
     "Size",
     "Source",
+    "Table",
     "Target",
     "Threads",
     "TimeLimit",
+    "WarmUp",
     "read_dims",
     "read_options",
     "read_shapes",
@@ -137,6 +142,16 @@ Recover = Annotated[
     bool,
     typer.Option(
         "--recover/--no-recover", help="Refit the kept weights to the original, or leave them."
+    ),
+]
+Pairs = Annotated[int, typer.Option(metavar="N", min=2, help="Pairs of fresh sessions.")]
+Runs = Annotated[int, typer.Option(metavar="N", min=1, help="Timed readings per session.")]
+WarmUp = Annotated[int, typer.Option(metavar="N", min=1, help="Runs before the first reading.")]
+Batch = Annotated[int, typer.Option(metavar="N", min=1, help="Samples per run.")]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--table", metavar="F.json", help="Write down the operator times of A for --latency-table."
     ),
 ]
 SavePlan = Annotated[Path | None, typer.Option(metavar="F.json", help="Write down what went.")]

@@ -11,6 +11,7 @@ import typer
 
 from onnxprune import __version__
 from onnxprune.arguments import (
+    Batch,
     Cache,
     Data,
     Dim,
@@ -26,28 +27,32 @@ from onnxprune.arguments import (
     MaybeTarget,
     MultipleOf,
     NoVerify,
+    Pairs,
     Params,
     PlanFile,
     Provider,
     Quiet,
     Recover,
+    Runs,
     Samples,
     SavePlan,
     Seed,
     Size,
     Source,
+    Table,
     Target,
     Threads,
     TimeLimit,
+    WarmUp,
     read_options,
 )
 from onnxprune.errors import UsageError, VerificationError
-from onnxprune.options import Options
+from onnxprune.options import Options, Trials
 from onnxprune.program import answer, exit_code, json_path, keep_apart
 
 __all__ = ["app", "main"]
 
-_DEFAULTS = Options()
+_DEFAULTS, _TRIALS = Options(), Trials()
 
 app = typer.Typer(
     name="onnxprune",
@@ -210,6 +215,13 @@ def bench(
     seed: Seed = _DEFAULTS.seed,
     threads: Threads = _DEFAULTS.threads,
     provider: Provider = _DEFAULTS.provider,
+    batch: Batch = _TRIALS.batch,
+    pairs: Pairs = _TRIALS.pairs,
+    runs: Runs = _TRIALS.runs,
+    warm_up: WarmUp = _TRIALS.warm_up,
+    time_limit: TimeLimit = _DEFAULTS.time_limit,
+    table: Table = None,
+    cache: Cache = None,
     input_shape: InputShape = None,
     dim: Dim = None,
     json: Json = None,
@@ -217,11 +229,12 @@ def bench(
 ) -> None:
     """Time one model, or two against each other."""
     options = read_options(locals())
-    keep_apart({"--json": json_path(json)}, (first, second, data))
+    trials = Trials(pairs=pairs, runs=runs, warm_up=warm_up, batch=batch)
+    keep_apart({"--json": json_path(json), "--table": table}, (first, second, data))
     from onnxprune import pipeline
 
-    work = partial(pipeline.bench, first, second, options)
-    answer(work, json, quiet)
+    work = partial(pipeline.bench, first, second, options, trials=trials, table=table)
+    answer(work, json, quiet, {"latency table": table})
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

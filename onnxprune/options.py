@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Options"]
+__all__ = ["Options", "Trials"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +60,25 @@ class Options:
     provider: str = "CPUExecutionProvider"
     time_limit: float = 120.0
     recover: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """How much is timed.
+
+    Attributes
+    ----------
+    pairs : int
+        Fresh session pairs, at least two; up to twice as many while the interval is wide.
+    runs : int
+        Timed readings per model and pair.
+    warm_up : int
+        Runs before them (and at least 200 ms).
+    batch : int
+        Samples per run, where samples can be stacked.
+    """
+
+    pairs: int = 6
+    runs: int = 20
+    warm_up: int = 10
+    batch: int = 1

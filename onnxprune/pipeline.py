@@ -7,12 +7,11 @@ from pathlib import Path
 import onnx
 
 from onnxprune import summary
-from onnxprune.analysis import Analysis, analyse, read_samples
+from onnxprune.analysis import Analysis, analyse
 from onnxprune.bench.measure import measure
 from onnxprune.coupling.groups import Group
-from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.data.splits import Splits, split_samples
-from onnxprune.errors import InputError, VerificationError
+from onnxprune.errors import VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.model.frontier import float_frontier
@@ -27,7 +26,7 @@ from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.runtime.session import RunFailedError, Session, check_provider, with_outputs
+from onnxprune.runtime.session import Session, check_provider, with_outputs
 from onnxprune.selection.budget import Budget, budget_of
 from onnxprune.selection.drop import class_scores, measure_drop
 from onnxprune.selection.pace import Pace, paced
@@ -36,6 +35,7 @@ from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates, settle
 from onnxprune.selection.widths import excluded, unmatched
 from onnxprune.sensitivity.values import Sensitivity
+from onnxprune.timing import bench
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
 
@@ -230,46 +230,6 @@ def verify(
         differences,
         ok=error <= TOLERANCE and not differences,
     )
-
-
-def bench(
-    first: Path, second: Path | None, options: Options, *, progress: Progress | None = None
-) -> BenchReport:
-    """Time one model, or two against each other on the same inputs.
-
-    Parameters
-    ----------
-    first : Path
-    second : Path, optional
-    options : Options
-    progress : Progress, optional
-
-    Returns
-    -------
-    BenchReport
-    """
-    clock = Clock(progress or Silent())
-    clock.stage("load")
-    models = [load(path) for path in (first, second) if path is not None]
-    specs = input_specs(models[0].proto)
-    samples, shapes = read_samples(models[0], specs, options)
-    feeds = list(samples.feeds(range(min(len(samples), 4)), 1))
-    clock.stage("bench")
-    try:
-        return measure(
-            [m.path for m in models],
-            feeds,
-            names=[str(m.path) for m in models],
-            threads=options.threads,
-            provider=options.provider,
-            seed=options.seed,
-            dims=named_dims(specs, shapes),
-            progress=clock,
-        )
-    except RunFailedError as error:
-        paths = " or ".join(str(m.path) for m in models)
-        msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
-        raise InputError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,7 +52,7 @@ def answers(monkeypatch):
         versions={},
         warnings=["mind the gap"],
     )
-    latency = [Latency(1.0, 2.0)]
+    latency = [Latency(1.0, 2.0, 3.0)]
     values = {
         "run": report,
         "apply": report,

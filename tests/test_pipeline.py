@@ -9,14 +9,17 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from onnxprune import pipeline
+from onnxprune import pipeline, timing
+from onnxprune.bench.table import load_table
 from onnxprune.errors import BudgetError, InputError, UsageError, VerificationError
-from onnxprune.options import Options
+from onnxprune.model.load import load
+from onnxprune.options import Options, Trials
 from onnxprune.report.json import to_json, validate
 from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import Session
+from onnxprune.selection import pace
 from tests import nets
 
 RESNET = nets.MODELS / "digits_resnet.onnx"
@@ -29,14 +32,20 @@ def quick_bench(models, feeds, **choices):
     """Run every model once in place of timing it: the bench has tests of its own."""
     for model in models:
         Session(model).run(feeds[0])
-    one = Latency(1.0, 1.1)
+    one = Latency(1.0, 1.1, 1.2)
     figures = (0.9, (0.8, 1.0), "wall", None, None, "faster") if models[1:] else [None] * 6
     return BenchReport(choices["names"], [one] * len(models), *figures, 6, 10, 1, "cpu", {}, {}, [])
 
 
+def weights_of(models):
+    """Numbers in the models, as a made-up machine's times."""
+    return np.array([sum(np.prod(t.dims) for t in m.graph.initializer) for m in models], float)
+
+
 @pytest.fixture
 def untimed(monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", quick_bench)
+    for room in (pipeline, timing):
+        monkeypatch.setattr(room, "measure", quick_bench)
 
 
 @pytest.fixture(scope="module")
@@ -540,3 +549,36 @@ class TestBench:
     def test_models_of_other_inputs_are_rejected(self, untimed):
         with pytest.raises(InputError, match="cannot run this model on these inputs"):
             pipeline.bench(RESNET, nets.MODELS / "digits_mlp.onnx", QUICK)
+
+    def test_a_batch_joins_samples(self, monkeypatch):
+        seen = []
+
+        def measure(models, feeds, **choices):
+            seen.extend(feeds)
+            return quick_bench(models, feeds, **choices)
+
+        monkeypatch.setattr(timing, "measure", measure)
+        pipeline.bench(RESNET, None, QUICK, trials=Trials(batch=5))
+        assert [next(iter(feed.values())).shape[0] for feed in seen] == [5] * 4
+
+    def test_a_batch_that_the_model_does_not_have(self, untimed, tmp_path):
+        net = nets.mlp(4, 8, 2)
+        net.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+        path = save(net, tmp_path)
+        with pytest.raises(UsageError, match="--batch 3 cannot be had: the model fixes it at 2"):
+            pipeline.bench(path, None, Options(), trials=Trials(batch=3))
+
+    def test_a_table_can_be_carried_to_another_machine(self, untimed, tmp_path, monkeypatch):
+        monkeypatch.setattr(pace, "operator_timer", lambda *_: lambda o: 10.0 * np.prod(o.widths))
+        monkeypatch.setattr(pace, "race", lambda models, *_, **__: 10.0 * weights_of(models))
+        path, table = save(nets.mlp(4, 64, 32, 2), tmp_path), tmp_path / "table.json"
+        options = Options(cache=tmp_path, samples=8, recover=False, provider="CPUExecutionProvider")
+        pipeline.bench(path, None, options, table=table)
+        assert set(load_table(table).fits) == {load(path).sha256}
+        asked = replace(options, latency=0.9, latency_table=table)
+        report = pipeline.run(path, tmp_path / "out.onnx", asked)
+        assert any("predicted from" in warning for warning in report.warnings)
+
+    def test_a_provider_that_is_not_there(self):
+        with pytest.raises(UsageError, match="no provider 'CUDAExecutionProvider' here; it has"):
+            pipeline.bench(RESNET, None, replace(QUICK, provider="CUDAExecutionProvider"))

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnxprune.bench.machine import machine
-from onnxprune.bench.readings import Round, Stopwatch
+from onnxprune.bench.readings import WARM_UP_RUNS, Round, Stopwatch
 from onnxprune.bench.statistics import choose, clocks
 from onnxprune.bench.summary import summarize
 from onnxprune.progress import Progress, Silent
@@ -37,13 +37,14 @@ def measure(
     pairs: int = 6,
     seed: int = 0,
     min_runs: int = 20,
+    warm_up: int = WARM_UP_RUNS,
     time_limit: float | None = 60.0,
     dims: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> BenchReport:
     """Time one model, or two against each other on the same inputs.
 
-    A round makes fresh sessions in random order, warms them up (10 runs and 200 ms) and times runs
+    A round makes fresh sessions in random order, warms them up and times runs
     in ABBA or BAAB order by chance. A round too slow for its share of the time limit cuts its
     warm-up, then its timed runs, then the number of rounds; ``warnings`` says each.
 
@@ -61,8 +62,8 @@ def measure(
         Execution provider; CPU time is read only from onnxruntime's own CPU provider.
     pairs : int
         Rounds, at least two; up to twice as many while the interval is wider than +-2 %.
-    seed, min_runs : int
-        Of the orders; timed readings per model and round, if the time limit (seconds) allows.
+    seed, min_runs, warm_up : int
+        Of the orders; timed readings per model and round, and runs before them, if time allows.
     dims : mapping of str to int, optional
         Sizes of the dynamic dimensions, for the report.
     progress : Progress, optional
@@ -80,11 +81,11 @@ def measure(
         msg = "measure needs one or two named models, at least one feed and two pairs"
         raise ValueError(msg)
     facts = machine(threads, provider)
-    stopwatch = Stopwatch(models, feeds, provider, min_runs, np.random.default_rng(seed))
+    stopwatch = Stopwatch(models, feeds, provider, min_runs, warm_up, np.random.default_rng(seed))
     rounds = _rounds(stopwatch, threads, pairs, time_limit, progress or Silent())
     return summarize(
         rounds, names=names, threads=threads, provider=provider, pairs=pairs, min_runs=min_runs,
-        dims=dims or {}, machine=facts,
+        warm_up=warm_up, dims=dims or {}, machine=facts,
     )  # fmt: skip
 
 

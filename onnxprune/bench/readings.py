@@ -57,6 +57,7 @@ class Stopwatch:
     feeds: Sequence[Feeds]
     provider: str
     min_runs: int
+    warm_up: int
     rng: np.random.Generator
 
     def fresh(self, threads: int, share: float) -> Round:
@@ -86,7 +87,7 @@ class Stopwatch:
         )
 
     def _warm_up(self, session: Session, patience: float) -> list[float]:
-        """Run until 10 runs and 200 ms, or ``patience`` seconds, have passed; time each run."""
+        """Time runs until ``warm_up`` of them and 200 ms, or ``patience`` seconds, have passed."""
         times: list[float] = []
         passed = 0.0
         while True:
@@ -94,7 +95,7 @@ class Stopwatch:
             session.run(self.feeds[len(times) % len(self.feeds)])
             times.append(time.perf_counter() - start)
             passed += times[-1]
-            warm = len(times) >= WARM_UP_RUNS and passed >= WARM_UP_SECONDS
+            warm = len(times) >= self.warm_up and passed >= WARM_UP_SECONDS
             if warm or passed >= patience:
                 return times
 

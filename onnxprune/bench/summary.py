@@ -13,14 +13,14 @@ __all__ = ["summarize"]
 
 def summarize(
     rounds: Sequence[Round], *, names: Sequence[str], threads: int, provider: str, pairs: int,
-    min_runs: int, dims: Mapping[str, int], machine: Mapping[str, str],
+    min_runs: int, warm_up: int = WARM_UP_RUNS, dims: Mapping[str, int], machine: Mapping[str, str],
 ) -> BenchReport:  # fmt: skip
     """Turn readings into a report; other parameters as in :func:`measure`.
 
     ``rounds`` are at least two; of ``machine``, ``load average`` and ``cores`` are read.
     """
     walls = [np.concatenate([r[i].wall for r in rounds]) / 1e6 for i in range(len(names))]
-    warnings = [*_load(machine), *_scarce(rounds, pairs, min_runs)]
+    warnings = [*_load(machine), *_scarce(rounds, pairs, min_runs, warm_up)]
     if threads == 1:
         warnings += _shared(rounds)
     wall, cpu = clocks(rounds)
@@ -35,7 +35,7 @@ def summarize(
         warnings.append(f"{what} (steady is under {UNSTEADY:.1%}): expect other figures next time")
     return BenchReport(
         models=tuple(names),
-        latency_ms=tuple(Latency(*map(float, np.percentile(w, [50, 90]))) for w in walls),
+        latency_ms=tuple(Latency(*map(float, np.percentile(w, [50, 90, 99]))) for w in walls),
         ratio=found.ratio if found else None,
         interval=(found.low, found.high) if found else None,
         clock=clock,
@@ -61,7 +61,7 @@ def _load(machine: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _scarce(rounds: Sequence[Round], pairs: int, min_runs: int) -> Iterator[str]:
+def _scarce(rounds: Sequence[Round], pairs: int, min_runs: int, warm_up: int) -> Iterator[str]:
     """Warn where the time limit cost rounds, timed runs or warm-up runs."""
     every = [readings for pair in rounds for readings in pair]
     runs, warm = min(len(r.wall) for r in every), min(r.warm_up for r in every)
@@ -69,8 +69,8 @@ def _scarce(rounds: Sequence[Round], pairs: int, min_runs: int) -> Iterator[str]
         yield f"only {len(rounds)} of {pairs} session pairs fitted the time limit"
     if runs < min_runs:
         yield f"slow model: the time limit cut the timed runs per session to {runs} of {min_runs}"
-    if warm < WARM_UP_RUNS:
-        yield f"slow model: the time limit cut the warm-up to {warm} of {WARM_UP_RUNS} runs"
+    if warm < warm_up:
+        yield f"slow model: the time limit cut the warm-up to {warm} of {warm_up} runs"
 
 
 def _shared(rounds: Sequence[Round]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.bench.fit import Fit
 from onnxprune.errors import InputError
 from onnxprune.report.json import validate, write
 
@@ -92,15 +93,23 @@ class LatencyTable:
     machine : mapping of str to str
     pays : mapping of kind to Pays
     entries : mapping of signature to Entry
+    fits : mapping of a model's SHA-256 to Fit
+        How the times add up in whole models.
     """
 
     machine: Mapping[str, str]
     pays: Mapping[str, Pays] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    fits: Mapping[str, Fit] = field(default_factory=dict)
 
     def with_(self, pays: Mapping[str, Pays], entries: Mapping[str, Entry]) -> "LatencyTable":
         """Return a table that also knows these."""
-        return LatencyTable(self.machine, {**self.pays, **pays}, {**self.entries, **entries})
+        pays, entries = {**self.pays, **pays}, {**self.entries, **entries}
+        return LatencyTable(self.machine, pays, entries, self.fits)
+
+    def with_fit(self, sha256: str, fit: Fit) -> "LatencyTable":
+        """Return a table that also knows how its times add up in a model."""
+        return LatencyTable(self.machine, self.pays, self.entries, {**self.fits, sha256: fit})
 
     def document(self) -> dict[str, object]:
         """Return the file's content."""
@@ -121,6 +130,7 @@ class LatencyTable:
                 }
                 for name, entry in sorted(self.entries.items())
             ],
+            "models": [{"sha256": sha, **asdict(fit)} for sha, fit in sorted(self.fits.items())],
         }
 
 
@@ -154,7 +164,8 @@ def load_table(path: Path) -> LatencyTable:
     validate(content, FORMAT, str(path))
     pays = {k["kind"]: Pays(tuple(k["steps"]), k["cliff"]) for k in content["kinds"]}
     entries = dict(_entry(o, path) for o in content["operators"])
-    return LatencyTable(content["machine"], pays, entries)
+    fits = {row.pop("sha256"): Fit(**row) for row in content["models"]}
+    return LatencyTable(content["machine"], pays, entries, fits)
 
 
 def _entry(row: Mapping[str, Any], path: Path) -> tuple[str, Entry]:

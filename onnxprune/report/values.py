@@ -22,10 +22,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of one run of a model: median and 90th percentile over all timed runs."""
+    """Milliseconds of one run of a model: median, 90th and 99th percentile of all timed runs."""
 
     median: float
     p90: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def set_pace(
     here = options.latency_table is None
     if parts.unknown:
         notes.append(f"{parts.unknown} of {len(operators)} operators are not in the latency table")
-    correction = Fit()
+    correction = table.fits.get(found.model.sha256, Fit())
     if here:
         correction = _corrected(found, groups, parts, options)
         if not correction.error <= _SURE:

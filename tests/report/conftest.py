@@ -27,8 +27,8 @@ def report():
     return Report(
         source="in.onnx",
         target="out.onnx",
-        before=Figures(77_562, 2_312_000, 313_204, Latency(0.4123, 0.45)),
-        after=Figures(38_001, 1_150_000, 157_900, Latency(0.2801, 0.3)),
+        before=Figures(77_562, 2_312_000, 313_204, Latency(0.4123, 0.45, 0.5)),
+        after=Figures(38_001, 1_150_000, 157_900, Latency(0.2801, 0.3, 0.4)),
         ratios=Ratios(0.49, 0.4974, 0.5041, 0.68, (0.652, 0.711), "wall"),
         drop=Drop("disagreement", 0.0213, (0.0101, 0.0338), 449, 0.06),
         removed=[
@@ -78,7 +78,7 @@ def inspection():
 def bench():
     return BenchReport(
         models=["a.onnx", "b.onnx"],
-        latency_ms=[Latency(0.4, 0.5), Latency(0.3, 0.4)],
+        latency_ms=[Latency(0.4, 0.5, 0.6), Latency(0.3, 0.4, 0.5)],
         ratio=0.75,
         interval=(0.7, 0.8),
         clock="cpu",

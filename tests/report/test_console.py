@@ -141,8 +141,8 @@ class TestInspect:
 class TestBench:
     def test_two_models(self, bench):
         text = shown(bench)
-        assert ["A", "a.onnx", "0.400", "0.500"] in cells(text)
-        assert ["B", "b.onnx", "0.300", "0.400"] in cells(text)
+        assert ["A", "a.onnx", "0.400", "0.500", "0.600"] in cells(text)
+        assert ["B", "b.onnx", "0.300", "0.400", "0.500"] in cells(text)
         assert "B is faster, by the cpu clock" in text
         assert "wall: B / A 0.900 (99 %: 0.500 to 1.400)" in text
         assert "6 pairs of sessions, 120 runs, threads: 1, CPUExecutionProvider" in text
@@ -152,7 +152,7 @@ class TestBench:
             dataclasses.replace(
                 bench,
                 models=["a.onnx"],
-                latency_ms=[Latency(0.4, 0.5)],
+                latency_ms=[Latency(0.4, 0.5, 0.6)],
                 ratio=None,
                 interval=None,
                 clock=None,
@@ -161,7 +161,7 @@ class TestBench:
                 verdict=None,
             )
         )
-        assert ["A", "a.onnx", "0.400", "0.500"] in cells(text)
+        assert ["A", "a.onnx", "0.400", "0.500", "0.600"] in cells(text)
         assert "B" not in text
 
 
@@ -183,7 +183,9 @@ class TestVerify:
 @pytest.fixture
 def wide(report, inspection, bench):
     """Return reports full of names and numbers that are too long for a line."""
-    big = Figures(70_000_000_000, 4_000_000_000_000, 280_000_000_000, Latency(12345.678, 23456.789))
+    big = Figures(
+        70_000_000_000, 4_000_000_000_000, 280_000_000_000, Latency(12345.678, 23456.789, 34567.891)
+    )
     change = GroupChange(LONG, "conv_group", 16384, 12288, False, "perturbation")
     group = GroupInfo(LONG, "conv_group", 16384, 10**10, 10**12, False, [], False)
     return [

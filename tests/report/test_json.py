@@ -27,7 +27,15 @@ PLAN = {
     "added": [],
     "removed": [{"value": "w", "axis": 0, "positions": [1, 2], "initializer": True}],
     "groups": [
-        {"name": "w", "kind": "filter", "before": 4, "after": 2, "exact": True, "removed": [1, 2]}
+        {
+            "name": "w",
+            "kind": "filter",
+            "before": 4,
+            "after": 2,
+            "exact": True,
+            "step": 16,
+            "removed": [1, 2],
+        }
     ],
 }
 
@@ -79,7 +87,7 @@ def test_unknown_fields_are_refused(any_report):
 
 def test_run_has_the_promised_shape(report):
     document = to_json(report)
-    assert document["before"]["latency_ms"] == {"median": 0.4123, "p90": 0.45}
+    assert document["before"]["latency_ms"] == {"median": 0.4123, "p90": 0.45, "p99": 0.5}
     assert document["ratios"]["latency_interval"] == [0.652, 0.711]
     assert document["drop"]["certified"] is None
     assert document["removed"][0] == {

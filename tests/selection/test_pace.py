@@ -61,7 +61,7 @@ def ratio_of(timed_as):
     def measure(models, feeds, **choices):
         for model in models:
             Session(model).run(feeds[0])
-        one = Latency(1.0, 1.0)
+        one = Latency(1.0, 1.0, 1.0)
         ends = (timed_as - 0.01, timed_as + 0.01)
         verdict = "faster" if ends[1] < 1 else "no measurable change"
         return BenchReport(

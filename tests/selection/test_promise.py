@@ -32,7 +32,7 @@ class Machine:
         ratio = self.truth(width / WIDEST)
         ends = (ratio - self.spread, ratio + self.spread)
         verdict = "faster" if ends[1] < 1 else "no measurable change"
-        one = Latency(1.0, 1.0)
+        one = Latency(1.0, 1.0, 1.0)
         return BenchReport(
             ["a", "b"], [one, one], ratio, ends, "wall", None, None, verdict, 6, 10, 1, "cpu", {},
             {}, [],
