@@ -17,6 +17,7 @@ from onnxprune.data.synthetic import random_feed, synthetic_samples
 from onnxprune.errors import InputError
 from onnxprune.model.cost import CostModel
 from onnxprune.model.external import is_external
+from onnxprune.model.functions import Expansion, expand
 from onnxprune.model.load import Model, load
 from onnxprune.model.order import in_order
 from onnxprune.model.tensors import from_array, iter_tensors, to_array
@@ -40,6 +41,8 @@ class Analysis:
     Attributes
     ----------
     model : Model
+    expansion : Expansion
+        The model with its functions written out: what is looked at, and cut.
     view : View
     specs : tuple of InputSpec
     samples : Samples
@@ -60,6 +63,7 @@ class Analysis:
     """
 
     model: Model
+    expansion: Expansion
     view: View
     specs: tuple[InputSpec, ...]
     samples: Samples
@@ -115,7 +119,8 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     samples, shapes = read_samples(model, specs, options)
     for note in () if samples.synthetic else samples.notes:
         progress.note(note)
-    view = build_view(in_order(_embedded(model)), source)
+    expansion = expand(in_order(_embedded(model)))
+    view = build_view(expansion.model, source)
     rng = np.random.default_rng(options.seed)
 
     def feed(sizes: Shapes) -> Feeds:
@@ -130,6 +135,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     coupling = couple(view, traces[0])
     return Analysis(
         model=model,
+        expansion=expansion,
         view=view,
         specs=specs,
         samples=samples,

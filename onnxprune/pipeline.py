@@ -15,6 +15,7 @@ from onnxprune.errors import VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.model.frontier import float_frontier
+from onnxprune.model.functions import expand
 from onnxprune.model.load import load
 from onnxprune.model.save import check_target, copy, write, write_text
 from onnxprune.options import Options
@@ -23,6 +24,7 @@ from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.recovery.recover import Recovered, plain, recover
 from onnxprune.report.values import BenchReport, Drop, Inspection, Report, VerifyReport
 from onnxprune.rewrite.cut import cut
+from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
@@ -97,7 +99,7 @@ def run(
         write_text(save_plan, _plan(found, settled, recovered, options).text())
     if target is not None and not dry_run:
         clock.stage("write")
-        write(recovered.model, target, source=found.model)
+        write(fold(found.expansion, recovered.model).model, target, source=found.model)
         report = replace(report, target=str(target))
     return replace(report, seconds=clock.seconds())
 
@@ -185,7 +187,7 @@ def apply(
     if wanted.empty:
         copy(found.model, target)
     else:
-        write(recovered.model, target, source=found.model)
+        write(fold(found.expansion, recovered.model).model, target, source=found.model)
     return replace(report, target=str(target), seconds=clock.seconds())
 
 
@@ -219,14 +221,15 @@ def verify(
     recut = _recut(found, wanted)
     error = found.verifier.error(recut, keeps) if keeps else 0.0
     given = load(target)
-    plain_cut = wanted.without_refit(given.proto, recut)
+    flat = expand(given.proto).model
+    plain_cut = wanted.without_refit(flat, recut)
     differences = field_diff(recut, plain_cut, bases=(source, target))
     return VerifyReport(
         str(source),
         str(target),
         error,
         len(found.probes),
-        not field_diff(recut, given.proto, bases=(source, target)),
+        not field_diff(recut, flat, bases=(source, target)),
         differences,
         ok=error <= TOLERANCE and not differences,
     )

@@ -27,6 +27,7 @@ from onnxprune.report.values import (
     RemovedPositions,
     Report,
 )
+from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
@@ -95,8 +96,12 @@ def report(
     cost = CostModel(view, trace(view, found.stated_feed())).total
     before = _figures(found.costs.total, found.model.bytes, timed.latency_ms[0])
     size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
-    if recovered.model.ByteSize() < LARGEST_PROTO:
-        size = len(recovered.model.SerializeToString())
+    folded = fold(found.expansion, recovered.model)
+    if folded.model.ByteSize() < LARGEST_PROTO:
+        size = len(folded.model.SerializeToString())
+    if folded.inlined:
+        names = ", ".join(folded.inlined)
+        remarks = [*remarks, f"calls of functions are written out where cuts ask for it: {names}"]
     after = _figures(cost, size, timed.latency_ms[1])
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
     return Report(
