@@ -152,7 +152,11 @@ class _Expander:
         own: dict[int, str] = {}
         inner: list[Call] = []
         for place, given in enumerate(function.node):
-            nodes, calls = self.nodes([given], frame)
+            named = onnx.NodeProto()
+            named.CopyFrom(given)
+            if not given.name and _key(given) in self.functions:
+                named.name = f"{given.op_type}_{place}"  # what its inner values are named after
+            nodes, calls = self.nodes([named], frame)
             made.extend(nodes)
             inner.extend(calls)
             if not calls:
