@@ -45,7 +45,8 @@ def told(report: Report) -> str:
     """Say what was reached."""
     low, high = report.ratios.latency_interval or (float("nan"),) * 2
     drop = "" if report.drop is None else f"{report.drop.metric} {report.drop.value:.4f}"
-    return f"latency {report.ratios.latency:.3f} ({low:.3f}-{high:.3f})  MACs {report.ratios.macs:.3f}  {drop}"
+    found = report.ratios
+    return f"latency {found.latency:.3f} ({low:.3f}-{high:.3f})  MACs {found.macs:.3f}  {drop}"
 
 
 def target(network: Network, ratio: float, folder: Path, given: argparse.Namespace) -> Report | str:
@@ -106,10 +107,9 @@ def peers(ratios: Sequence[float]) -> Iterator[str]:
             if number:
                 found = measure([paths[0], paths[-1]], [feed], names=["whole", "pruned"])
                 low, high = found.interval or (float("nan"),) * 2
-                yield (
-                    f"torch-pruning {torch_pruning.__version__}, ResNet-20: MACs {now / whole:.3f}, "
-                    f"latency {found.ratio:.3f} ({low:.3f}-{high:.3f})"
-                )
+                name = f"torch-pruning {torch_pruning.__version__}, ResNet-20"
+                took = f"latency {found.ratio:.3f} ({low:.3f}-{high:.3f})"
+                yield f"{name}: MACs {now / whole:.3f}, {took}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = machine(1, "CPUExecutionProvider")
     print(
         f"\n{facts['cpu']}, {facts['cores']} cores, load {facts['load average']}, "
-        f"python {platform.python_version()}, onnx {onnx.__version__}, onnxruntime {RUNTIME_VERSION}"
+        f"python {platform.python_version()}, onnx {onnx.__version__}, "
+        f"onnxruntime {RUNTIME_VERSION}"
     )
 
 
