@@ -1,6 +1,6 @@
 """The proof of a cut: the cut model equals the original with the same channels masked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.native import NativeCheck, runs_natively
+from onnxprune.runtime.branches import force_branches, has_branches
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -57,6 +58,9 @@ def relative_error(
 class Verifier:
     """Compares cuts with the masked original; one gated session serves all cuts of a model.
 
+    A model that branches is also compared with every If made to take one branch, and the other,
+    as far as the original runs that way: what the feeds do not take must be right too.
+
     Parameters
     ----------
     view : View
@@ -76,6 +80,7 @@ class Verifier:
         self._session = Session(with_outputs(self._gated.model, self._outputs))
         self._feeds = feeds
         self._check_deterministic()
+        self._forced = dict(self._forced_ways()) if has_branches(view.model) else {}
         cloned = view.real is not view.model
         self._native = (
             NativeCheck(view, feeds) if cloned and runs_natively(view, feeds[0]) else None
@@ -92,6 +97,27 @@ class Verifier:
                     "mode, or a random operator); export it in evaluation mode"
                 )
                 raise InputError(msg)
+
+    def _forced_ways(self) -> Iterator[tuple[bool, Session]]:
+        """Yield the branches that the original can be made to take, with a session each."""
+        masks = self._gated.feeds({})
+        for then in (True, False):
+            forced = force_branches(self._gated.model, then=then)
+            try:
+                session = Session(with_outputs(forced, self._outputs))
+                runs = [session.run({**feed, **masks}) for feed in self._feeds]
+            except RunFailedError:
+                continue
+            if all(relative_error(found, found) == 0.0 for found in runs):
+                yield then, session
+
+    def _gap(self, model: onnx.ModelProto, keeps: Keeps, reference: Session) -> float:
+        masks = self._gated.feeds(keeps)
+        session = Session(with_outputs(model, self._outputs))
+        return max(
+            relative_error(session.run(feed), reference.run({**feed, **masks}))
+            for feed in self._feeds
+        )
 
     def error(self, model: onnx.ModelProto, keeps: Keeps) -> float:
         """Return the relative error of a cut model against its reference.
@@ -111,13 +137,11 @@ class Verifier:
         """
         if [o.name for o in model.graph.output] != self._names:
             return float("inf")
-        masks = self._gated.feeds(keeps)
+        real = upcast(model)
         try:
-            session = Session(with_outputs(upcast(model), self._outputs))
-            error = max(
-                relative_error(session.run(feed), self._session.run({**feed, **masks}))
-                for feed in self._feeds
-            )
+            error = self._gap(real, keeps, self._session)
+            for then, reference in self._forced.items():
+                error = max(error, self._gap(force_branches(real, then=then), keeps, reference))
         except RunFailedError:
             return float("inf")
         astray = self._native is not None and bool(self._native.reason(model))

@@ -5,6 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.rewrite.verify import TOLERANCE
 from tests.coupling.nets import Net, cuts_hold, look
 
 _KINDS = {"i": TensorProto.INT64, "c": TensorProto.BOOL, "d": TensorProto.BOOL}
@@ -310,3 +312,34 @@ def test_shapes_computed_in_a_body():
     looked = cuts_hold(net)
     assert {g.size for g in looked.coupling.groups} == {6}
     assert onnx.checker.check_model(looked.cut([(looked.coupling.groups[0], [1])])) is None
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_branch_that_no_data_take_is_proven_too(taken):
+    """A weight of the other branch spoilt on purpose must not pass."""
+    looked = look(_captured_in_both(taken))
+    (group,) = looked.coupling.groups
+    removed = [(group, [1, 2])]
+    model = looked.cut(removed)
+    keeps = keep_masks(removed, looked.coupling.collected.sizes)
+    assert looked.verifier.error(model, keeps) <= TOLERANCE
+    for name in ("a", "b"):
+        spoilt = onnx.ModelProto()
+        spoilt.CopyFrom(model)
+        tensor = next(t for t in spoilt.graph.initializer if t.name == name)
+        array = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(array[::-1].copy(), name))
+        assert looked.verifier.error(spoilt, keeps) > TOLERANCE
+
+
+def _captured_in_both(taken):
+    net = Net()
+    x = net.op("Relu", net.linear(net.input("n", 5), 5, 6, name="in"), name="r")
+    branches = {
+        f"{which}_branch": _branch(net, "y", helper.make_node(op, [x, weight], ["y"]))
+        for which, op, weight in (("then", "Add", "a"), ("else", "Mul", "b"))
+    }
+    net.weight(6, name="a"), net.weight(6, name="b")
+    y = net.op("If", net.constant(np.array(taken)), name="if", **branches)
+    net.output(net.linear(y, 6, 3, name="out"))
+    return net
