@@ -5,12 +5,14 @@ from pathlib import Path
 import onnx
 import pytest
 
+from onnxprune import pipeline
 from onnxprune.analysis import analyse
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.tensors import iter_tensors
 from onnxprune.model.view import build_view
 from onnxprune.options import Options
 from onnxprune.progress import Silent
+from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import prove
 from onnxprune.rewrite.verify import TOLERANCE
@@ -127,3 +129,31 @@ def test_folder_is_small_and_names_no_machine():
         content = path.read_bytes()
         for trace in (b"/home", b"/root", b"/work", b"/tmp", b"/usr/", b"site-packages", b".py"):
             assert trace not in content, (path.name, trace)
+
+
+@pytest.mark.parametrize("name", ["onnxscript_functions", "torchscript_loop"])
+def test_the_whole_way(name, tmp_path, monkeypatch):
+    """Run, apply and verify; what is written keeps the functions that the cut leaves alone."""
+    monkeypatch.setattr(pipeline, "_timed", _untimed)
+    source, plan = HERE / f"{name}.onnx", tmp_path / "plan.json"
+    options = Options(params=0.7, recover=False)
+    report = pipeline.run(source, tmp_path / "a.onnx", options, save_plan=plan)
+    pipeline.apply(source, tmp_path / "b.onnx", plan, options)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    checked = pipeline.verify(source, tmp_path / "a.onnx", plan, options)
+    assert checked.ok
+    assert checked.same_bytes
+    assert report.ratios.params <= 0.7
+    assert report.after.bytes == (tmp_path / "a.onnx").stat().st_size
+    written = onnx.load(tmp_path / "a.onnx")
+    if name == "onnxscript_functions":
+        assert [n.op_type for n in written.graph.node if n.op_type == "block"] == ["block"]
+        assert {"block", "dense"} <= {f.name for f in written.functions}
+    else:
+        assert any(entry.value.startswith("/Loop/body/") for entry in report.removed)
+
+
+def _untimed(found, model, options, clock):
+    one = Latency(1.0, 1.0, 1.0)
+    figures = (0.9, (0.8, 1.0), "wall", None, None, "faster")
+    return BenchReport(["a", "b"], [one, one], *figures, 6, 10, 1, "cpu", {}, {}, [])
