@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
 from onnxprune.model.view import Edge, Node, View
+from onnxprune.model.weights import is_weight, weight_of
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Site", "find_sites"]
@@ -46,8 +47,10 @@ class Site:
     skip: str | None = None
 
     def weight_in(self, view: View) -> NDArray[np.generic]:
-        """Return the constant weight as the original has it."""
-        return view.constant(self.node.inputs[self.weight.slot])
+        """Return the constant weight as the original has it, decoded where it is quantized."""
+        weight = weight_of(view, self.node.inputs[self.weight.slot])
+        assert weight is not None
+        return weight
 
 
 def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]:
@@ -57,7 +60,7 @@ def find_sites(view: View, trace: Trace, collected: Collected) -> Iterator[Site]
     """
     for node in view.nodes:
         site = None
-        if node.owner < 0 and node.op_type in _SITES and view.is_constant(node.inputs[1]):
+        if node.owner < 0 and node.op_type in _SITES and is_weight(view, node.inputs[1]):
             site = _SITES[node.op_type](view, trace, node)
         if site is not None:
             yield _joined(view, trace, collected, site)

@@ -4,9 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.model.decoded import decode
 from onnxprune.model.view import Node, View
 
-__all__ = ["Plain", "inputs_of", "parameter_counts", "plain"]
+__all__ = ["Plain", "inputs_of", "is_weight", "parameter_counts", "plain", "weight_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +117,22 @@ def inputs_of(node: Node) -> Iterator[str]:
     """Yield the inputs of the float operator that a node stands for."""
     for slot in plain(node).slots:
         yield node.inputs[slot] if slot < len(node.inputs) else ""
+
+
+def is_weight(view: View, value: str) -> bool:
+    """Say whether a value is a constant, plain or behind DequantizeLinear."""
+    node = view.producers.get(value)
+    if node is None or node.op_type != "DequantizeLinear":
+        return view.is_constant(value)
+    return all(view.is_constant(v) for v in node.inputs if v)
+
+
+def weight_of(view: View, value: str) -> NDArray[np.generic] | None:
+    """Return a constant weight, decoded where it is quantized; None where it is computed."""
+    if view.is_constant(value):
+        return view.constant(value)
+    if not is_weight(view, value):
+        return None
+    node = view.producers[value]
+    parts = [view.constant(v) for v in node.inputs if v]
+    return decode(*parts, axis=_number(node, "axis", 1), block=_number(node, "block_size", 0))

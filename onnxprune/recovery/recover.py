@@ -10,6 +10,7 @@ import onnx
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits
 from onnxprune.model.frontier import float_frontier
+from onnxprune.model.upcast import upcast
 from onnxprune.progress import Progress
 from onnxprune.recovery.refit import Refit, refit
 from onnxprune.rewrite.prove import Proven
@@ -124,12 +125,12 @@ class _Judge:
     def __init__(self, found: Analysis, feeds: Sequence[Feeds]) -> None:
         self._feeds = feeds
         self._names = float_frontier(found.view, found.traces[0])
-        self._change = OutputChange(self._run(found.view.model))
+        self._change = OutputChange(self._run(found.view.real))
 
     def error(self, model: onnx.ModelProto) -> float:
         vectors = [self._change.vector(n, out) for n, out in enumerate(self._run(model))]
         return float((np.concatenate(vectors).astype(np.float64) ** 2).sum())
 
     def _run(self, model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
-        session = Session(with_outputs(model, self._names))
+        session = Session(with_outputs(upcast(model), self._names))
         return [session.run(feed, self._names) for feed in self._feeds]

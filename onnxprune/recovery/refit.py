@@ -6,25 +6,24 @@ skip, towards the original's sum less the cut model's skip, so that each block c
 that the stream has gathered.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.rows import Places, input_rows, output_rows, places_of, weight_matrix
 from onnxprune.layers.sites import Site, affine_of, find_sites
-from onnxprune.model.tensors import to_array
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Edge, View
 from onnxprune.progress import Progress
 from onnxprune.recovery.ridge import Moments, solve
+from onnxprune.recovery.slots import Slots
 from onnxprune.rewrite.keeps import Keeps
-from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Refit", "refit"]
@@ -56,19 +55,15 @@ class _Sweep:
         self.view, self.trace, self.keeps, self.feeds = view, trace, keeps, feeds
         self.model = onnx.ModelProto()
         self.model.CopyFrom(student)
-        self.tensors = {t.name: t for t in self.model.graph.initializer}
-        self.made = {o: n for n in self.model.graph.node for o in n.output}
-        self.readers = Counter(
-            name for n in self.model.graph.node for name in (*n.input, *captured_values(n))
-        )
+        self.slots = Slots(self.model, view.base)
         self.refitted: list[str] = []
         self.added: list[str] = []
 
     def run(
         self, site: Site, targets: Sequence[NDArray[np.float32]], places: Places | None
     ) -> None:
-        weight = self.read(site.weight)
-        if weight is None or not self.own(site.weight):
+        weight = self.slots.read(site.weight)
+        if weight is None or not self.slots.own(site.weight):
             return
         matrix = weight_matrix(site, weight)
         if matrix is None or matrix.shape[0] > _WIDEST:
@@ -77,9 +72,9 @@ class _Sweep:
         solution = solve(moments, matrix.astype(np.float64), centred=site.bias is not None)
         if solution.before < _SAME or solution.after >= solution.before:
             return
-        self.write(site.weight, _shaped(site, solution.weights, weight))
+        self.refitted.append(self.slots.write(site.weight, _shaped(site, solution.weights, weight)))
         if site.bias is not None:
-            self.write_bias(site.bias, solution.bias.astype(weight.dtype))
+            self.write_bias(site.weight, site.bias, solution.bias.astype(weight.dtype))
 
     def moments(
         self,
@@ -89,8 +84,8 @@ class _Sweep:
         places: Places | None,
     ) -> Moments:
         names = [site.source, *([site.skip] if site.skip else [])]
-        inner = [n for n in names if n in self.made]
-        session = Session(with_outputs(self.model, inner)) if inner else None
+        inner = [n for n in names if n in self.slots.made]
+        session = Session(with_outputs(upcast(self.model), inner)) if inner else None
         moments = Moments(_FOLDS)
         for number, feed in enumerate(self.feeds):
             found = {**feed, **(session.run(feed, inner) if session else {})}
@@ -111,44 +106,15 @@ class _Sweep:
         mask = self.keeps.get(Axis(value, axis))
         return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
 
-    def own(self, edge: Edge) -> bool:
-        """Whether nobody else reads this constant."""
-        name = self.model.graph.node[edge.node].input[edge.slot]
-        return self.readers[name] == 1
-
-    def read(self, edge: Edge) -> Array | None:
-        inputs = self.model.graph.node[edge.node].input
-        if edge.slot >= len(inputs) or inputs[edge.slot] not in self.tensors:
-            node = self.made.get(inputs[edge.slot]) if edge.slot < len(inputs) else None
-            if node is None or node.op_type != "Constant" or node.attribute[0].name != "value":
-                return None
-            return numpy_helper.to_array(node.attribute[0].t)
-        return to_array(self.tensors[inputs[edge.slot]], self.view.base)
-
-    def write(self, edge: Edge, array: Array) -> None:
-        name = self.model.graph.node[edge.node].input[edge.slot]
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        if name in self.tensors:
-            self.tensors[name].CopyFrom(tensor)
+    def write_bias(self, weight: Edge, edge: Edge, bias: Array) -> None:
+        old = self.slots.read(edge)
+        if old is not None and old.shape == bias.shape and self.slots.own(edge):
+            self.refitted.append(self.slots.write(edge, bias))
+        elif old is None and self.slots.quantized(weight):
+            return  # runtimes that compute in integers take integer biases only
         else:
-            self.made[name].attribute[0].t.CopyFrom(tensor)
-        self.refitted.append(name)
-
-    def write_bias(self, edge: Edge, bias: Array) -> None:
-        old = self.read(edge)
-        if old is not None and old.shape == bias.shape and self.own(edge):
-            self.write(edge, bias)
-            return
-        node = self.model.graph.node[edge.node]
-        name = f"{node.input[1]}_bias"
-        while name in self.tensors:
-            name += "_"
-        tensor = numpy_helper.from_array(bias, name)
-        self.model.graph.initializer.append(tensor)
-        self.tensors[name] = self.model.graph.initializer[-1]
-        node.input.extend([""] * (edge.slot + 1 - len(node.input)))
-        node.input[edge.slot] = name
-        self.added.append(name)
+            name = f"{self.model.graph.node[edge.node].input[1]}_bias"
+            self.added.append(self.slots.add(edge, name, bias))
 
 
 def refit(
@@ -183,6 +149,8 @@ def refit(
     """
     sweep = _Sweep(view, trace, student, keeps, feeds)
     sites = list(find_sites(view, trace, collected))
+    if not sites:
+        return Refit(sweep.model, (), ())
     rng = np.random.default_rng(seed)
     places = {s.node.index: places_of(trace, s, rng) for s in sites}
     targets = _targets(view, sites, places, sweep, feeds)
