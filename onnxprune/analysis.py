@@ -21,9 +21,11 @@ from onnxprune.model.functions import Expansion, expand
 from onnxprune.model.load import Model, load
 from onnxprune.model.order import in_order
 from onnxprune.model.tensors import from_array, iter_tensors, to_array
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
 from onnxprune.progress import Progress
+from onnxprune.rewrite.native import runs_natively
 from onnxprune.rewrite.verify import Verifier
 from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
 from onnxprune.runtime.trace import Trace, agree, trace
@@ -79,6 +81,15 @@ class Analysis:
     def verifier(self) -> Verifier:
         """The masked original, ready to be compared with cuts."""
         return Verifier(self.view, self.traces[0], self.coupling, self.probes)
+
+    @cached_property
+    def native(self) -> bool:
+        """Whether onnxruntime runs the model in its own types."""
+        return self.view.real is self.view.model or runs_natively(self.view, self.probes[0])
+
+    def runnable(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Return what can be run of a model or its cuts: the fp32 clone where that alone can."""
+        return model if self.native else upcast(model)
 
     def stated_feed(self) -> Feeds:
         """Return one feed at the stated sizes: a real sample where it has them."""

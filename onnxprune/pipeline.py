@@ -311,7 +311,7 @@ def _recovered(
 def _timed(found: Analysis, model: onnx.ModelProto, options: Options, clock: Clock) -> BenchReport:
     clock.stage("bench")
     return measure(
-        [found.model.path, model],
+        [found.model.path if found.native else found.view.real, found.runnable(model)],
         [found.stated_feed()],
         names=["original", "pruned"],
         threads=options.threads,
@@ -327,7 +327,9 @@ def _drop(
 ) -> Drop:
     clock.stage("certify")
     outputs = float_frontier(found.view, found.traces[0])
-    before, after = (Session(with_outputs(m, outputs)) for m in (found.view.model, model))
+    before, after = (
+        Session(with_outputs(found.runnable(m), outputs)) for m in (found.view.model, model)
+    )
     feeds = list(found.samples.feeds(splits.certify, _BATCH))
     scores = class_scores(found.view, found.traces[0])
     return measure_drop(before, after, feeds, scores, seed=options.seed)

@@ -15,6 +15,7 @@ from onnxprune.data.splits import Splits
 from onnxprune.model.cost import Cost, CostModel
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.view import build_view
+from onnxprune.model.weights import plain
 from onnxprune.options import Options
 from onnxprune.recovery.recover import Recovered
 from onnxprune.report.values import (
@@ -35,17 +36,38 @@ from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["notes", "report", "synthetic", "with_methods"]
+__all__ = ["notes", "report", "synthetic", "types", "with_methods"]
 
 _SYNTHETIC = (
     "no --data: measured on synthetic inputs, which say little about real ones; "
     "the drop on real inputs may be far larger"
 )
 
+_NO_KERNELS = (
+    "onnxruntime does not run this model in its own types here: it was proven, measured and timed "
+    "as its fp32 clone; the file keeps its types"
+)
+_LAYERS = ("Conv", "Gemm", "MatMul", "LSTM")
+_NOT_REFITTED = (
+    "{ops}: these layers are not refitted; weights behind DequantizeLinear are (quantize to QDQ)"
+)
+
 
 def synthetic(found: Analysis) -> list[str]:
     """Say loudly what synthetic inputs are worth."""
     return [_SYNTHETIC] if found.samples.synthetic else []
+
+
+def types(found: Analysis) -> list[str]:
+    """Say what the model's own types keep from being done."""
+    said = []
+    if not found.native:
+        said.append(_NO_KERNELS)
+    whole = [n.op_type for n in found.view.nodes if plain(n).data and plain(n).op_type in _LAYERS]
+    rounded = sorted({op for op in whole if op not in _LAYERS})
+    if rounded:
+        said.append(_NOT_REFITTED.format(ops=", ".join(rounded)))
+    return said
 
 
 def notes(splits: Splits, settled: Settled, measured: Sensitivity) -> list[str]:
@@ -119,7 +141,7 @@ def report(
         seconds={},
         seed=options.seed,
         versions=_versions(),
-        warnings=[*synthetic(found), *remarks, *timed.warnings, *slow],
+        warnings=[*synthetic(found), *types(found), *remarks, *timed.warnings, *slow],
         refitted=recovered.refitted,
         added=_added(found.view.model, recovered.model),
     )

@@ -224,13 +224,13 @@ def _is_free(found: Analysis, node: Node) -> bool:
 
 def _corrected(found: Analysis, groups: Sequence[Group], parts: _Parts, options: Options) -> Fit:
     """Time the original and some cuts of it, and fit the sum to them."""
-    models, keeps = [found.view.model], [dict[Axis, np.ndarray]()]
+    models, keeps = [found.runnable(found.view.model)], [dict[Axis, np.ndarray]()]
     rng = np.random.default_rng(options.seed)
     steps = parts.steps({m.axis for g in groups for m in g.members})
     for number in range(_CUTS):
         made = _some_cut(found, groups, steps, (number + 0.5) / _CUTS, rng)
         if made is not None:
-            models.append(made[0])
+            models.append(found.runnable(made[0]))
             keeps.append(made[1])
     feed = found.stated_feed()
     try:

@@ -147,7 +147,7 @@ def _downstream(found: Analysis, group: Group) -> float:
 def _samples(found: Analysis, forwards: float, available: int, limit: float) -> int:
     """Choose how many samples to perturb on: what the time limit and memory allow."""
     feed = next(iter(found.samples.feeds(range(min(_FEWEST, len(found.samples))), _FEWEST)))
-    session = Session(found.model.path)
+    session = Session(found.view.real)
     session.run(feed)
     seconds = _seconds(session, feed) / _FEWEST
     trace = found.traces[0]
