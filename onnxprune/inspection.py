@@ -103,33 +103,38 @@ def _uncovered(found: Analysis, groups: Sequence[Group]) -> dict[str, tuple[floa
     MACs of an operator that multiplies two constants count for the first of them.
     """
     axes = {m.axis for group in groups for m in group.members}
-    weights = weight_values(found)
     shrunk = {found.view.original(axis.value) for axis in axes}
     counts = parameter_counts(found.view)
-    params = {n: 0.0 if n in shrunk else counts[n] for n in map(found.view.original, weights)}
+    read = _weights(found)
+    names = {found.view.original(value) for values in read.values() for value in values}
+    params = {name: 0.0 if name in shrunk else counts.get(name, 0.0) for name in names}
     macs = dict.fromkeys(params, 0.0)
-    nodes = {node.name: node for node in found.view.nodes}
     for term in found.costs.terms:
-        if not term.node or any(axis in axes for axis in term.axes):
-            continue
-        read = (w for value in inputs_of(nodes[term.node]) for w in _sources(found, value))
-        first = next((found.view.original(w) for w in read if w in weights), None)
-        if first is not None:
-            macs[first] += term.cost.macs
+        if read.get(term.node) and not any(axis in axes for axis in term.axes):
+            macs[found.view.original(read[term.node][0])] += term.cost.macs
     return {name: (params[name], macs[name]) for name in params}
 
 
-def weight_values(found: Analysis) -> list[str]:
-    """Return the constants of rank >= 2 that weighted operators read, also through Transpose."""
-    wanted: dict[str, None] = {}
-    for node in found.view.nodes:
-        if plain(node).op_type in WEIGHTED:
-            for value in inputs_of(node):
-                wanted.update(dict.fromkeys(_sources(found, value)))
+def _weights(found: Analysis) -> dict[str, list[str]]:
+    """The constants of rank >= 2 that each weighted operator reads, also through Transpose.
+
+    A weight that is computed from none (ConstantOfShape) stands for itself; the file holds no
+    parameter of it.
+    """
     counts = parameter_counts(found.view)
-    return [
-        v for v in wanted if found.view.constant(v).ndim >= 2 and found.view.original(v) in counts
-    ]
+    constants, shapes = found.coupling.collected.constants, found.traces[0].shapes
+    read: dict[str, list[str]] = {}
+    for node in found.view.nodes:
+        for value in inputs_of(node) if plain(node).op_type in WEIGHTED else ():
+            stored = [
+                v
+                for v in _sources(found, value)
+                if found.view.constant(v).ndim >= 2 and found.view.original(v) in counts
+            ]
+            if not stored and value in constants and value in found.view.producers:
+                stored = [value] if len(shapes.get(value, ())) >= 2 else []
+            read.setdefault(node.name, []).extend(stored)
+    return read
 
 
 def _sources(found: Analysis, value: str) -> Iterator[str]:
@@ -157,7 +162,7 @@ def frozen_axes(found: Analysis, groups: Sequence[Group]) -> list[FrozenAxis]:
     """
     missing = _uncovered(found, groups)
     listed = []
-    for value in weight_values(found):
+    for value in dict.fromkeys(v for values in _weights(found).values() for v in values):
         cost = missing[found.view.original(value)]
         axes = [Axis(value, number) for number in range(2)]
         reasons = {axis: found.coupling.frozen.get(axis) for axis in axes}
