@@ -86,19 +86,22 @@ def trace(view: View, feed: Feeds, *, deadline: float | None = None) -> Trace:
 
 
 def agree(traces: Sequence[Trace]) -> tuple[Trace, ...]:
-    """Leave out of some traces of one model what not all of them have seen, or with other ranks."""
-    first = traces[0]
-    shapes, values = (
-        {name for name in getattr(first, part) if all(name in getattr(t, part) for t in traces)}
-        for part in ("shapes", "values")
-    )
-    shapes = {s for s in shapes if len({len(t.shapes[s]) for t in traces}) == 1}
+    """Leave out of some traces of one model what not all of them have seen, or with other ranks.
+
+    The order stays the first trace's: what is numbered by it must not change from run to run.
+    """
+    shapes = [
+        name
+        for name in traces[0].shapes
+        if len({len(t.shapes[name]) if name in t.shapes else -1 for t in traces}) == 1
+    ]
+    values = {name for name in traces[0].values if all(name in t.values for t in traces)}
     varying = frozenset(place for t in traces for place in t.varying)
     return tuple(
         Trace(
             {name: t.shapes[name] for name in shapes},
             {name: t.dtypes[name] for name in shapes},
-            {name: t.values[name] for name in shapes & values},
+            {name: t.values[name] for name in shapes if name in values},
             varying,
             t.turns,
         )

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from onnxprune.model.view import build_view
 from onnxprune.runtime.session import RunFailedError
-from onnxprune.runtime.trace import trace
+from onnxprune.runtime.trace import Trace, agree, trace
 from tests import nets
 
 IMAGE = {"x": np.ones((2, 3, 6, 6), np.float32)}
@@ -70,3 +70,17 @@ def test_values_that_are_no_tensors_have_no_shape(tmp_path):
 def test_a_model_that_does_not_run(tmp_path):
     with pytest.raises(RunFailedError):
         seen(nets.mlp(8, 3), {"x": np.ones((2, 9), np.float32)}, tmp_path)
+
+
+def test_what_traces_agree_on_keeps_its_order():
+    names = [f"v{i}" for i in range(50)]
+    first = Trace(
+        {n: (2, 3) for n in names},
+        dict.fromkeys(names, np.dtype("f4")),
+        {n: np.zeros(1) for n in names},
+    )
+    shapes = {n: (3, 3) for n in reversed(names)} | {"v7": (3, 3, 1)}
+    second = Trace(shapes, first.dtypes, dict(first.values))
+    for kept in agree([first, second]):
+        assert list(kept.shapes) == [n for n in names if n != "v7"]
+        assert list(kept.values) == list(kept.shapes)
