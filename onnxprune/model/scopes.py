@@ -86,6 +86,7 @@ class _Walk:
         bound = [
             *(value.name for value in graph.input),
             *(tensor.name for tensor in graph.initializer),
+            *(sparse.values.name for sparse in graph.sparse_initializer),
             *(value for node in graph.node for value in node.output if value),
         ]
         own = {name: _fresh(prefix + name, self.values) for name in dict.fromkeys(bound)}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxprune.model.scopes import Scope, find_scopes
+from onnxprune.model.sparse import dense
 from onnxprune.model.tensors import to_array
 from onnxprune.model.upcast import upcast
 
@@ -176,7 +177,7 @@ def build_view(model: onnx.ModelProto, base: Path) -> View:
     View
     """
     scopes = find_scopes(model)
-    tensors = {name: tensor for scope in scopes for name, tensor in _constants(scope)}
+    tensors = {name: tensor for scope in scopes for name, tensor in _constants(scope, base)}
     edges: dict[str, list[Edge]] = defaultdict(list)
     for scope in scopes:
         for index, proto in enumerate(scope.graph.node, scope.first):
@@ -198,14 +199,18 @@ def build_view(model: onnx.ModelProto, base: Path) -> View:
     )
 
 
-def _constants(scope: Scope) -> Iterator[tuple[str, onnx.TensorProto | Array]]:
+def _constants(scope: Scope, base: Path) -> Iterator[tuple[str, onnx.TensorProto | Array]]:
     for tensor in scope.graph.initializer:
         yield scope.names[tensor.name], tensor
+    for sparse in scope.graph.sparse_initializer:
+        yield scope.names[sparse.values.name], dense(sparse, base)
     for node in scope.graph.node:
         if node.op_type == "Constant" and node.domain in _DEFAULT_DOMAINS and node.attribute:
             value, attribute = scope.names[node.output[0]], node.attribute[0]
             if attribute.name == "value":
                 yield value, attribute.t
+            elif attribute.name == "sparse_value":
+                yield value, dense(attribute.sparse_tensor, base)
             elif attribute.name in _CONSTANT_FIELDS:
                 dtype = _CONSTANT_FIELDS[attribute.name]
                 yield value, np.asarray(helper.get_attribute_value(attribute), dtype)

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.model.scopes import graphs_of, numbered_nodes
+from onnxprune.model.sparse import fill
 from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
 from onnxprune.rewrite.keeps import Keeps
@@ -122,13 +123,16 @@ class _Writer:
         self.graphs = list(graphs_of(model.graph))
         self.nodes = numbered_nodes(model)
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.sparse: dict[str, onnx.SparseTensorProto] = {}
         self.constants: dict[str, onnx.NodeProto] = {}
         self.names: set[str] = set()
         for scope, graph in zip(view.scopes, self.graphs, strict=True):
             self.initializers.update((scope.names[t.name], t) for t in graph.initializer)
+            self.sparse.update((scope.names[t.values.name], t) for t in graph.sparse_initializer)
             outputs = [(v, n) for n in graph.node for v in n.output if v]
             self.constants.update((scope.names[v], n) for v, n in outputs)
             self.names.update(t.name for t in (*graph.initializer, *graph.input))
+            self.names.update(t.values.name for t in graph.sparse_initializer)
             self.names.update(v for v, _ in outputs)
         self.made: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
@@ -174,10 +178,15 @@ class _Writer:
             tensor = self.initializers[original]
             tensor.CopyFrom(from_array(arrays[0], tensor))
             return True
+        if original in self.sparse:
+            fill(self.sparse[original], arrays[0])
+            return True
         node = self.constants[original]
         attribute = node.attribute[0]
         if attribute.name == "value":
             attribute.t.CopyFrom(from_array(arrays[0], attribute.t))
+        elif attribute.name == "sparse_value":
+            fill(attribute.sparse_tensor, arrays[0])
         else:
             _set_attribute(node, attribute.name, arrays[0].tolist())
         return True
