@@ -13,6 +13,7 @@ from onnxprune.options import Options
 __all__ = [
     "Batch",
     "Cache",
+    "Confidence",
     "Data",
     "Dim",
     "DryRun",
@@ -20,11 +21,14 @@ __all__ = [
     "Force",
     "InputShape",
     "Json",
+    "Labels",
     "Latency",
     "LatencyTable",
     "Loader",
     "Macs",
+    "MaxDrop",
     "MaybeTarget",
+    "Metric",
     "MultipleOf",
     "NoVerify",
     "Pairs",
@@ -33,6 +37,7 @@ __all__ = [
     "Provider",
     "Quiet",
     "Recover",
+    "RequireCertificate",
     "Runs",
     "Samples",
     "SavePlan",
@@ -55,6 +60,13 @@ T = TypeVar("T")
 def _ratio(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         msg = f"{value:g} is not between 0 and 1 (of the original, both ends excluded)"
+        raise typer.BadParameter(msg)
+    return value
+
+
+def _share(value: float) -> float:
+    if not 0 < value < 1:
+        msg = f"{value:g} is not between 0 and 1; 0.95 is usual"
         raise typer.BadParameter(msg)
     return value
 
@@ -111,6 +123,37 @@ LatencyTable = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where this machine's operator times are kept."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="D",
+        min=0.0,
+        help="Most quality that may be lost, in the metric; with no ratio: prune as far as it "
+        "allows (default then: 0.01 agreement or accuracy, 0.10 relative_l2).",
+        rich_help_panel="What to reach",
+    ),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[OUTPUT=]NAME[*WEIGHT]",
+        help="agreement, accuracy, kl, relative_l2, cosine, mean_iou, or FILE.py:FUNCTION (runs "
+        "your code). Guessed without it. Repeatable.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH-or-KEY", help="Class numbers of the samples: a file, or a key of the data."
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option(metavar="C", callback=_share, help="Confidence of the certificate.")
+]
+RequireCertificate = Annotated[
+    bool, typer.Option("--require-certificate", help="Write nothing whose drop is not certified.")
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -186,6 +229,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     read = {
         **given,
         "exclude": tuple(given.get("exclude") or ()),
+        "metric": tuple(given.get("metric") or ()),
         "input_shapes": read_shapes(given.get("input_shape")),
         "dims": read_dims(given.get("dim")),
     }

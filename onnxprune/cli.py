@@ -13,6 +13,7 @@ from onnxprune import __version__
 from onnxprune.arguments import (
     Batch,
     Cache,
+    Confidence,
     Data,
     Dim,
     DryRun,
@@ -20,11 +21,14 @@ from onnxprune.arguments import (
     Force,
     InputShape,
     Json,
+    Labels,
     Latency,
     LatencyTable,
     Loader,
     Macs,
+    MaxDrop,
     MaybeTarget,
+    Metric,
     MultipleOf,
     NoVerify,
     Pairs,
@@ -33,6 +37,7 @@ from onnxprune.arguments import (
     Provider,
     Quiet,
     Recover,
+    RequireCertificate,
     Runs,
     Samples,
     SavePlan,
@@ -88,8 +93,13 @@ def run(
     params: Params = None,
     size: Size = None,
     latency: Latency = None,
+    max_drop: MaxDrop = None,
     data: Data = None,
     loader: Loader = None,
+    metric: Metric = None,
+    labels: Labels = None,
+    confidence: Confidence = _DEFAULTS.confidence,
+    require_certificate: RequireCertificate = False,
     exclude: Exclude = None,
     multiple_of: MultipleOf = None,
     samples: Samples = _DEFAULTS.samples,
@@ -109,9 +119,6 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Go the whole way: measure the channels of IN, remove what matters least, write OUT."""
-    if (macs, params, size, latency) == (None,) * 4:
-        msg = "nothing to reach: give --macs, --params, --size or --latency a ratio, such as 0.5"
-        raise UsageError(msg)
     if target is None and not dry_run:
         msg = "OUT is missing: say where the pruned model goes, or give --dry-run"
         raise UsageError(msg)
@@ -157,6 +164,9 @@ def apply(
     *,
     data: Data = None,
     loader: Loader = None,
+    metric: Metric = None,
+    labels: Labels = None,
+    confidence: Confidence = _DEFAULTS.confidence,
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
     threads: Threads = _DEFAULTS.threads,

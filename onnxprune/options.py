@@ -23,6 +23,17 @@ class Options:
         Measured on the target device; this machine's own otherwise.
     cache : Path, optional
         Where this machine's latency table is kept; the user's cache folder otherwise.
+    max_drop : float, optional
+        The most quality that may be lost, in the metric; by itself: prune as far as it allows.
+    metric : tuple of str
+        ``NAME`` or ``OUTPUT=NAME``, each with ``*WEIGHT`` if need be, or one ``FILE.py:function``;
+        guessed from the outputs where absent.
+    labels : str, optional
+        A file, or a key of the data, with what each sample really is.
+    confidence : float
+        Of the certificate, 0 < confidence < 1.
+    require_certificate : bool
+        Write nothing that is not certified.
     exclude : tuple of str
         fnmatch patterns on group, value or node name, or ``op:Type``: what stays whole.
     multiple_of : int, optional
@@ -50,6 +61,11 @@ class Options:
     latency: float | None = None
     latency_table: Path | None = None
     cache: Path | None = None
+    max_drop: float | None = None
+    metric: tuple[str, ...] = ()
+    labels: str | None = None
+    confidence: float = 0.95
+    require_certificate: bool = False
     exclude: tuple[str, ...] = ()
     multiple_of: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -60,6 +76,17 @@ class Options:
     provider: str = "CPUExecutionProvider"
     time_limit: float = 120.0
     recover: bool = True
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """What of the original is to be reached, by quantity; empty where no ratio is given."""
+        given = {
+            "macs": self.macs,
+            "params": self.params,
+            "bytes": self.size,
+            "latency": self.latency,
+        }
+        return {name: ratio for name, ratio in given.items() if ratio is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

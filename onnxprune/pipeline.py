@@ -1,47 +1,46 @@
 """The way of a model through all stages; each function here is one command."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse
-from onnxprune.bench.measure import measure
-from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
-from onnxprune.model.frontier import float_frontier
 from onnxprune.model.functions import expand
 from onnxprune.model.load import load
 from onnxprune.model.save import check_target, copy, write, write_text
 from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan, make_plan
 from onnxprune.progress import Clock, Progress, Silent
-from onnxprune.recovery.recover import Recovered, plain, recover
-from onnxprune.report.values import BenchReport, Drop, Inspection, Report, VerifyReport
+from onnxprune.quality.drop import describe
+from onnxprune.quality.judge import Judge
+from onnxprune.quality.losses import Losses
+from onnxprune.quality.promise import Promise, promise_of, unlimited
+from onnxprune.recovery.recover import Recovered
+from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.runtime.session import Session, check_provider, with_outputs
-from onnxprune.selection.budget import Budget, budget_of
-from onnxprune.selection.drop import class_scores, measure_drop
-from onnxprune.selection.pace import Pace, paced
-from onnxprune.selection.promise import keep_promises
+from onnxprune.runtime.session import check_provider
+from onnxprune.search.candidate import Workshop
+from onnxprune.search.search import search
+from onnxprune.search.stages import repaired, timed
+from onnxprune.selection.budget import budget_of
+from onnxprune.selection.pace import paced
 from onnxprune.selection.select import measure_groups
-from onnxprune.selection.settle import Settled, candidates, settle
-from onnxprune.selection.widths import excluded, unmatched
-from onnxprune.sensitivity.values import Sensitivity
+from onnxprune.selection.settle import Settled, candidates
+from onnxprune.selection.widths import excluded
 from onnxprune.timing import bench
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
-
-_BATCH = 32
 
 
 def run(
@@ -54,7 +53,7 @@ def run(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Prune a model to a budget.
+    """Prune a model to a budget, within a drop, or both; without either as far as a drop allows.
 
     Parameters
     ----------
@@ -62,11 +61,9 @@ def run(
     target : Path, optional
         None only with ``dry_run``.
     options : Options
-    save_plan : Path, optional
-        Where the plan goes.
+    save_plan, progress : Path and Progress, optional
     dry_run, force : bool
         Do everything but write the model; replace an existing target.
-    progress : Progress, optional
 
     Returns
     -------
@@ -84,22 +81,25 @@ def run(
     found = analyse(source, options, clock)
     for warning in summary.synthetic(found):
         clock.note(warning)
+    splits = split_samples(len(found.samples), options.seed)
+    judge = Judge(found, splits, options)
+    promise = promise_of(found, splits, judge, options)
     groups = candidates(found, options)
     found, pace = paced(found, groups, options, clock)
-    splits = split_samples(len(found.samples), options.seed)
     budget = budget_of(options, found.costs.total, found.model.bytes)
     measured = measure_groups(found, groups, splits, options, clock)
-    stages = _Stages(found, groups, measured, budget, pace, splits, options, clock)
-    settled, recovered, timed = stages.promised()
-    drop = _drop(found, recovered.model, splits, options, clock)
-    notes = stages.notes(settled)
-    report = summary.report(found, settled.proven, recovered, timed, drop, options, notes)
-    report = replace(report, groups=summary.with_methods(report.groups, measured))
+    workshop = Workshop(found, groups, measured, pace, splits, judge, options, clock)
+    chosen = search(workshop, budget, promise)
+    settled, done = chosen.candidate.settled, chosen.candidate.recovered
+    drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
+    times = chosen.candidate.timed or workshop.time(done.model)
+    remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
+    report = summary.report(found, settled.proven, done, times, drop, options, remarks, measured)
     if save_plan is not None:
-        write_text(save_plan, _plan(found, settled, recovered, options).text())
+        write_text(save_plan, _plan(found, settled, done, options).text())
     if target is not None and not dry_run:
         clock.stage("write")
-        write(fold(found.expansion, recovered.model).model, target, source=found.model)
+        write(fold(found.expansion, done.model).model, target, source=found.model)
         report = replace(report, target=str(target))
     return replace(report, seconds=clock.seconds())
 
@@ -179,15 +179,15 @@ def apply(
     if wanted.refitted and found.samples.synthetic:
         options = replace(options, recover=False)
         notes.append("the plan's refit needs calibration data (--data): only the cut was made")
-    recovered = _recovered(found, proven, splits, options, clock)
-    timed = _timed(found, recovered.model, options, clock)
-    drop = _drop(found, recovered.model, splits, options, clock)
-    report = summary.report(found, proven, recovered, timed, drop, options, notes)
+    done = repaired(found, proven, splits, options, clock)
+    times = timed(found, done.model, options, clock)
+    drop, remarks = _stated(found, done.model, proven, splits, options)
+    report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
     clock.stage("write")
     if wanted.empty:
         copy(found.model, target)
     else:
-        write(fold(found.expansion, recovered.model).model, target, source=found.model)
+        write(fold(found.expansion, done.model).model, target, source=found.model)
     return replace(report, target=str(target), seconds=clock.seconds())
 
 
@@ -235,45 +235,6 @@ def verify(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stages:
-    """What a search may call as often as it likes."""
-
-    found: Analysis
-    groups: Sequence[Group]
-    measured: Sensitivity
-    budget: Budget
-    pace: Pace | None
-    splits: Splits
-    options: Options
-    clock: Clock
-
-    def promised(self) -> tuple[Settled, Recovered, BenchReport]:
-        """Cut, repair and time, until a latency that is measured here is kept."""
-        binding = self.options.latency if self.pace is not None and self.pace.here else None
-        return keep_promises(binding, self.settle, self.repair, self.time)
-
-    def notes(self, settled: Settled) -> list[str]:
-        """Gather what the stages had to say."""
-        return [
-            *unmatched(self.found, self.options.exclude),
-            *(self.pace.notes if self.pace else ()),
-            *summary.notes(self.splits, settled, self.measured),
-        ]
-
-    def settle(self, latency: float | None) -> Settled:
-        """Cut to the budget, or to the budget with another latency."""
-        self.clock.stage("cut")
-        budget = self.budget if latency is None else self.budget.with_latency(latency)
-        return settle(self.found, self.groups, self.measured, budget, self.options)
-
-    def repair(self, settled: Settled) -> Recovered:
-        return _recovered(self.found, settled.proven, self.splits, self.options, self.clock)
-
-    def time(self, model: onnx.ModelProto) -> BenchReport:
-        return _timed(self.found, model, self.options, self.clock)
-
-
 def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Options) -> Plan:
     return make_plan(
         found,
@@ -288,51 +249,30 @@ def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Opti
     )
 
 
-def _recovered(
-    found: Analysis, proven: Proven, splits: Splits, options: Options, clock: Clock
-) -> Recovered:
-    if not options.recover:
-        return plain(proven)
-    clock.stage("recover")
-    done = recover(
-        found,
-        proven,
-        splits,
-        seed=options.seed,
-        time_limit=options.time_limit,
-        progress=clock,
-    )
-    if done.before is not None and done.after is not None:
-        before, after = done.before**0.5, done.after**0.5
-        clock.note(f"refitting: output change {before:.3f} -> {after:.3f} (relative, held out)")
-    return done
-
-
-def _timed(found: Analysis, model: onnx.ModelProto, options: Options, clock: Clock) -> BenchReport:
-    clock.stage("bench")
-    return measure(
-        [found.model.path if found.native else found.view.real, found.runnable(model)],
-        [found.stated_feed()],
-        names=["original", "pruned"],
-        threads=options.threads,
-        provider=options.provider,
-        seed=options.seed,
-        dims=found.dims,
-        progress=clock,
-    )
-
-
 def _drop(
-    found: Analysis, model: onnx.ModelProto, splits: Splits, options: Options, clock: Clock
-) -> Drop:
-    clock.stage("certify")
-    outputs = float_frontier(found.view, found.traces[0])
-    before, after = (
-        Session(with_outputs(found.runnable(m), outputs)) for m in (found.view.model, model)
-    )
-    feeds = list(found.samples.feeds(splits.certify, _BATCH))
-    scores = class_scores(found.view, found.traces[0])
-    return measure_drop(before, after, feeds, scores, seed=options.seed)
+    judge: Judge,
+    promise: Promise,
+    held: Sequence[Losses],
+    proven: Proven,
+    splits: Splits,
+    options: Options,
+) -> tuple[Drop, list[str]]:
+    """Describe the drop; say so loudly where it is not certified."""
+    plain = judge.losses(proven.model, splits.certify)
+    drop = describe(judge, promise, held, plain, seed=options.seed)
+    if drop.certified is not None:
+        return drop, []
+    return drop, [f"the drop is not certified: {promise.uncertified(held[-1])}"]
+
+
+def _stated(
+    found: Analysis, model: onnx.ModelProto, proven: Proven, splits: Splits, options: Options
+) -> tuple[Drop, list[str]]:
+    """Describe the drop of a model of which nothing was promised."""
+    judge = Judge(found, splits, options)
+    held = [judge.losses(model, splits.certify)]
+    promise = unlimited(found, splits, judge, options)
+    return _drop(judge, promise, held, proven, splits, options)
 
 
 def _replayed(found: Analysis, plan: Plan) -> Proven:

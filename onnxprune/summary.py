@@ -36,7 +36,7 @@ from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["notes", "report", "synthetic", "types", "with_methods"]
+__all__ = ["notes", "report", "synthetic", "types"]
 
 _SYNTHETIC = (
     "no --data: measured on synthetic inputs, which say little about real ones; "
@@ -94,6 +94,7 @@ def report(
     drop: Drop,
     options: Options,
     remarks: Sequence[str],
+    measured: Sensitivity | None = None,
 ) -> Report:
     """Put everything together; the model is counted afresh, from its own shapes.
 
@@ -108,7 +109,7 @@ def report(
     drop : Drop
     options : Options
     remarks : sequence of str
-        Warnings that the stages had.
+    measured : Sensitivity, optional
 
     Returns
     -------
@@ -134,7 +135,7 @@ def report(
         ratios=_ratios(before, after, timed),
         drop=drop,
         removed=_removed(found, proven.keeps),
-        groups=_changes(found.coupling.groups, proven.removed),
+        groups=_with_methods(_changes(found.coupling.groups, proven.removed), measured),
         verified={"max_rel_error": proven.error, "samples": len(found.probes)},
         dims=found.dims,
         options={n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()},
@@ -147,9 +148,9 @@ def report(
     )
 
 
-def with_methods(groups: Sequence[GroupChange], measured: Sensitivity) -> list[GroupChange]:
+def _with_methods(groups: Sequence[GroupChange], measured: Sensitivity | None) -> list[GroupChange]:
     """Fill in how each group's channels were ordered."""
-    methods = measured.groups
+    methods = measured.groups if measured is not None else {}
     return [replace(g, method=methods[g.name].method) if g.name in methods else g for g in groups]
 
 

@@ -195,7 +195,6 @@ class TestUsageErrors:
         [
             ([], "Missing command"),
             (["shrink"], "No such command 'shrink'"),
-            (["run", "in.onnx", "out.onnx"], "give --macs, --params, --size or --latency"),
             (["run", "in.onnx", "--macs", "0.5"], "OUT is missing"),
             ([*RUN, "more"], "unexpected extra argument"),
             ([*RUN, "--mac", "0.5"], "--macs"),
@@ -203,6 +202,8 @@ class TestUsageErrors:
             ([*RUN, "--samples", "0"], "--samples"),
             ([*RUN, "--multiple-of", "0"], "--multiple-of"),
             ([*RUN, "--seed", "-1"], "--seed"),
+            ([*RUN, "--max-drop", "-0.1"], "--max-drop"),
+            ([*RUN, "--confidence", "1"], "not between 0 and 1"),
             ([*RUN, "--threads", "many"], "--threads"),
             ([*RUN, "--time-limit", "0"], "not a positive number of seconds"),
             ([*RUN, "--time-limit", "inf"], "not a positive number of seconds"),

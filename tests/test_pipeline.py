@@ -19,6 +19,7 @@ from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import Session
+from onnxprune.search import stages
 from onnxprune.selection import pace
 from tests import nets
 
@@ -44,7 +45,7 @@ def weights_of(models):
 
 @pytest.fixture
 def untimed(monkeypatch):
-    for room in (pipeline, timing):
+    for room in (stages, timing):
         monkeypatch.setattr(room, "measure", quick_bench)
 
 
@@ -61,7 +62,7 @@ def cut_only(tmp_path_factory):
     """The same without refit or clock."""
     folder = tmp_path_factory.mktemp("cut")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "measure", quick_bench)
+        patch.setattr(stages, "measure", quick_bench)
         report = pipeline.run(RESNET, folder / "out.onnx", PLAIN, save_plan=folder / "plan.json")
     return report, folder
 
@@ -120,10 +121,13 @@ class TestMainJob:
         report, _ = pruned
         assert report.before.latency_ms.median > 0
         assert report.ratios.latency > 0
-        assert report.drop.metric == "disagreement"
+        assert report.drop.metric == "agreement"
         assert report.drop.samples == 8
         assert 0 <= report.drop.interval[0] <= report.drop.value <= report.drop.interval[1] <= 1
-        assert report.drop.certified is None
+        assert report.drop.certified.samples == 8
+        assert report.drop.value <= report.drop.certified.alpha < 1
+        assert report.drop.before_recovery >= report.drop.value
+        assert report.drop.limit is None
         assert {"load", "couple", "measure", "cut", "recover", "bench", "write"} <= set(
             report.seconds
         )
@@ -323,7 +327,9 @@ class TestOptions:
         pipeline.run(source, tmp_path / "out.onnx", options, force=True)
         Session(tmp_path / "out.onnx").run({"x": np.ones((1, 3, 6, 6), np.float32)})
 
-    @pytest.mark.parametrize("choices", [{"macs": 1.5}, {"macs": None}, {"params": 0.0}], ids=str)
+    @pytest.mark.parametrize(
+        "choices", [{"macs": 1.5}, {"params": 0.0}, {"max_drop": -0.1}], ids=str
+    )
     def test_budgets_that_make_no_sense(self, choices, tmp_path):
         with pytest.raises(UsageError, match="--"):
             small(nets.residual(), tmp_path, **choices)
@@ -463,7 +469,7 @@ class TestKindsOfModels:
         options = replace(PLAIN, data=nets.MODELS / "digits_features.npz")
         report = pipeline.run(source, tmp_path / "out.onnx", options)
         assert report.ratios.macs <= 0.5
-        assert report.drop.metric == "disagreement"
+        assert report.drop.metric == "agreement"
         x = np.load(nets.MODELS / "digits_features.npz")["input"]
         label = Session(tmp_path / "out.onnx").run({"input": x[:9]})["label"]
         assert label.shape == (9,)

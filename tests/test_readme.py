@@ -10,6 +10,7 @@ import typer
 
 from onnxprune import errors
 from onnxprune.cli import app, main
+from onnxprune.quality.metrics import METRICS
 from onnxprune.report.json import validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,23 @@ def test_no_option_is_described_twice():
 def test_the_exit_codes_are_those_of_the_program():
     codes = {error.exit_code for error in errors.OnnxPruneError.__subclasses__()}
     assert {int(row[0]) for row in table("exit code")} == codes | {0, 1, 130}
+
+
+def test_every_safeguard_has_the_test_that_makes_it_fire():
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = table("safeguard")
+    assert len(rows) >= 5
+    for row in rows:
+        for name in re.findall(r"`(test_\w+)`", row[-1]):
+            assert f"def {name}(" in tests, name
+        assert "test_" in row[-1], row
+
+
+def test_the_metrics_are_those_of_the_program():
+    described = {row[0].strip("`"): row[2] for row in table("metric")}
+    own = described.pop("FILE.py:FUNCTION")
+    assert "--max-drop" in own
+    assert {name: f"{metric.default:.2f}" for name, metric in METRICS.items()} == described
 
 
 def test_two_setups_one_runs_and_one_tests():

@@ -121,6 +121,8 @@ def collect(
         stacked=stacked,
         notes=tuple(dict.fromkeys(said)),
         fixed_batch=fixed if stacked else None,
+        origin=tuple(int(i) for i in chosen),
+        there=len(origins),
     )
 
 

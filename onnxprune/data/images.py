@@ -60,6 +60,8 @@ def load_images(
         stacked=True,
         notes=_notes(layout, len(chosen), len(paths), seed),
         fixed_batch=fixed,
+        origin=tuple(int(i) for i in chosen),
+        there=len(paths),
     )
 
 

@@ -1,14 +1,12 @@
 """Calibration data from files and directories."""
 
-import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnxprune.data.conform import Table, collect, table
+from onnxprune.data.files import load_array, load_arrays
 from onnxprune.data.images import IMAGE_SUFFIXES, load_images
 from onnxprune.data.loader import load_from_function
 from onnxprune.data.samples import Samples, choose
@@ -17,8 +15,6 @@ from onnxprune.data.testsets import load_test_set, tensor_number
 from onnxprune.errors import InputError
 
 __all__ = ["load_from_function", "load_samples"]
-
-Arrays = Mapping[str, NDArray[np.generic]]
 
 _TAKES = ".npz, .npy, a directory of these, ORT test_data_set_* or a directory of images"
 
@@ -67,7 +63,7 @@ def _load_directory(path: Path, specs: Sequence[InputSpec], *, limit: int, seed:
     arrays = [f for f in files if f.suffix.lower() in (".npz", ".npy")]
     by_input = {f.stem: f for f in arrays if f.suffix.lower() == ".npy"}
     if all(spec.name in by_input for spec in specs):
-        named = {key: _load_array(file) for key, file in by_input.items()}
+        named = {key: load_array(file) for key, file in by_input.items()}
         return collect([table(str(path), named, specs)], specs, limit=limit, seed=seed)
     if arrays:
         return _sample(arrays, _load_file, specs, limit=limit, seed=seed)
@@ -106,19 +102,20 @@ def _sample(
     # Each path gives at least one sample: more than `limit` of them need not be opened.
     chosen = choose(len(paths), limit, seed)
     notes = [f"read {len(chosen)} of {len(paths)} files (seed {seed})"]
-    return collect(
+    found = collect(
         [read(paths[i], specs) for i in chosen],
         specs,
         limit=limit,
         seed=seed,
         notes=notes if len(chosen) < len(paths) else (),
     )
+    return found if len(chosen) == len(paths) else replace(found, origin=None)
 
 
 def _load_file(path: Path, specs: Sequence[InputSpec]) -> Table:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        return table(str(path), _load_arrays(path, specs), specs)
+        return table(str(path), load_arrays(path, {spec.name for spec in specs}), specs)
     if suffix != ".npy":
         msg = f"cannot read {path} as calibration data; --data takes {_TAKES}, else use --loader"
         raise InputError(msg)
@@ -126,56 +123,7 @@ def _load_file(path: Path, specs: Sequence[InputSpec]) -> Table:
         names = ", ".join(f"'{spec.name}'" for spec in specs)
         msg = f"{path} can feed one input, the model has {names}; save an .npz with these keys"
         raise InputError(msg)
-    return table(str(path), {specs[0].name: _load_array(path)}, specs)
-
-
-def _load_array(path: Path) -> NDArray[np.generic]:
-    with _readable(path):
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        loaded.close()
-    msg = f"{path} is an .npz archive; give it that suffix"
-    raise InputError(msg)
-
-
-def _load_arrays(path: Path, specs: Sequence[InputSpec]) -> Arrays:
-    """Load the arrays of the inputs; other keys come empty, they may be of any kind."""
-    names = {spec.name for spec in specs}
-    with _readable(path):
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            msg = "it is an .npy array"
-            raise ValueError(msg)
-        with loaded:
-            arrays = {key: loaded[key] if key in names else np.empty(0) for key in loaded.files}
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        msg = f"{path} is a zip archive but not one of NumPy arrays; save it with np.savez"
-        raise InputError(msg)
-    return arrays
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what NumPy raises on a bad file into one line."""
-    try:
-        if path.stat().st_size == 0:
-            msg = f"{path} is empty"
-            raise InputError(msg)
-        with path.open("rb") as file:
-            if file.read(20).startswith(b"version https://git-"):
-                msg = f"{path} is a git-lfs pointer, not the data; run git lfs pull"
-                raise InputError(msg)
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # of its own, of zipfile, zlib, mmap, tokenize and ast
-        text = str(error)
-        if any(word in text for word in ("pickle", "Object arrays", "Python objects")):
-            text = "it is pickled or no NumPy file; save plain arrays (a pickle can run code)"
-        lines = text.splitlines()
-        msg = f"cannot read {path}: {lines[0] if lines else type(error).__name__}"
-        raise InputError(msg) from error
+    return table(str(path), {specs[0].name: load_array(path)}, specs)
 
 
 def _natural(path: Path) -> tuple[tuple[int, str], ...]:

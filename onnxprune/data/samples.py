@@ -30,6 +30,10 @@ class Samples:
         What the user should know about the reading, such as "ignored extra key 'labels'".
     fixed_batch : int, optional
         The size that the model fixes for axis 0, where samples are stacked.
+    origin : tuple of int, optional
+        Which of the data's samples each one is; None where not all of the data was read.
+    there : int, optional
+        How many samples the data holds; None where nobody knows.
     """
 
     names: tuple[str, ...]
@@ -38,6 +42,8 @@ class Samples:
     synthetic: bool = False
     notes: tuple[str, ...] = ()
     fixed_batch: int | None = None
+    origin: tuple[int, ...] | None = None
+    there: int | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -58,16 +64,24 @@ class Samples:
         mapping of input name to array
             Of stacked samples, each array has shape (samples, ...); else one entry's feed.
         """
+        for _, feed in self.batches(indices, batch):
+            yield feed
+
+    def batches(
+        self, indices: Sequence[int] | NDArray[np.integer], batch: int
+    ) -> Iterator[tuple[list[int], Feeds]]:
+        """Yield feeds as :meth:`feeds` does, each with the numbers of its samples."""
         chosen = [int(i) for i in indices]
         if not self.stacked:
-            yield from (self.entries[i] for i in chosen)
+            yield from (([i], self.entries[i]) for i in chosen)
             return
         size = self.fixed_batch or batch
         if self.fixed_batch and chosen:
             whole = max(len(chosen) // size, 1) * size
             chosen = [chosen[k % len(chosen)] for k in range(whole)]
         for start in range(0, len(chosen), size):
-            yield self._join(chosen[start : start + size])
+            part = chosen[start : start + size]
+            yield part, self._join(part)
 
     def example(self) -> Feeds:
         """Return the first sample as a feed (as many as the model's fixed batch asks for)."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from onnxprune.report.values import (
     BenchReport,
+    Drop,
     Figures,
     FrozenAxis,
     GroupChange,
@@ -110,13 +111,7 @@ def _report(page: _Page, report: Report) -> None:
     page.table(("", ">before", ">after", ">ratio"), _figures(report))
     _latency_remark(page, report.ratios)
     if report.drop is not None:
-        drop = report.drop
-        worst = "" if drop.worst_class is None else f"; worst class {drop.worst_class:.4f}"
-        page.say(
-            f"drop: {drop.value:.4f} {drop.metric.replace('_', ' ')} (95 %: "
-            f"{drop.interval[0]:.4f} to {drop.interval[1]:.4f}) on {drop.samples} held-out samples"
-            f"{worst}"
-        )
+        _drop(page, report.drop)
     if report.verified is not None:
         page.say(
             f"verified: equal to its reference within {report.verified['max_rel_error']:.1e} "
@@ -124,6 +119,23 @@ def _report(page: _Page, report: Report) -> None:
         )
     _changes(page, report.groups)
     page.say()
+
+
+def _drop(page: _Page, drop: Drop) -> None:
+    interval = "" if drop.interval is None else " (95 %: {:.4f} to {:.4f})".format(*drop.interval)
+    worst = "" if drop.worst_class is None else f"; worst class {drop.worst_class:.4f}"
+    allowed = "" if drop.limit is None else f"; allowed {drop.limit:g}"
+    page.say(
+        f"drop: {drop.value:.4f} {drop.metric}{interval} on {drop.samples} held-out samples"
+        f"{worst}{allowed}"
+    )
+    if drop.before_recovery is not None:
+        page.say(f"drop before refitting: {drop.before_recovery:.4f}")
+    if drop.certified is not None:
+        page.say(
+            f"certified: the drop is at most {drop.certified.alpha:.4g} with confidence "
+            f"{drop.certified.confidence:g} ({drop.certified.samples} samples)"
+        )
 
 
 def _figures(report: Report) -> Iterable[Sequence[str]]:

@@ -48,11 +48,13 @@ class _Allocator:
         costs: CostModel,
         budget: Budget,
         sizes: Mapping[Axis, int],
+        start: Mapping[str, int],
     ) -> None:
         self.groups = {g.name: g for g in groups}
         self.curves, self.widths, self.costs = curves, widths, costs
         self.budget, self.sizes = budget, sizes
-        self.now = {g.name: g.size for g in groups}
+        self.most = {g.name: start.get(g.name, g.size) for g in groups}
+        self.now = dict(self.most)
         self.terms = {g.name: costs.touched({m.axis: 0 for m in g.members}) for g in groups}
         self.sharing = {
             name: [other for other in self.groups if self.terms[name] & self.terms[other]]
@@ -63,8 +65,8 @@ class _Allocator:
             for member in group.members:
                 self.axes.setdefault(member.axis, []).append(group.name)
         self.masks: dict[tuple[str, int], dict[Axis, Mask]] = {}
-        self.saved = Cost(0, 0, 0)
-        self.error = 0.0
+        self.saved = self.price(self.now)
+        self.error = sum(self.error_at(name, width) for name, width in self.now.items())
 
     def masks_of(self, name: str, width: int) -> dict[Axis, Mask]:
         key = (name, width)
@@ -125,8 +127,8 @@ class _Allocator:
         while improved:
             improved = False
             moves = []
-            for name, group in self.groups.items():
-                for width in (w for w in self.widths[name] if self.now[name] < w <= group.size):
+            for name, most in self.most.items():
+                for width in (w for w in self.widths[name] if self.now[name] < w <= most):
                     relief = self.error_at(name, self.now[name]) - self.error_at(name, width)
                     moves.append((relief, name, width))
             for relief, name, width in sorted(moves, reverse=True):
@@ -154,6 +156,7 @@ def allocate(
     costs: CostModel,
     budget: Budget,
     sizes: Mapping[Axis, int],
+    start: Mapping[str, int] | None = None,
 ) -> Allocation:
     """Choose kept widths that meet a budget at the least summed error.
 
@@ -170,13 +173,16 @@ def allocate(
     costs : CostModel
     budget : Budget
     sizes : mapping of Axis to int
+    start : mapping of group name to int, optional
+        Widths to begin with and never exceed, so that plans may be nested; all channels where
+        absent.
 
     Returns
     -------
     Allocation
         With ``met`` False and everything as narrow as allowed if the budget is out of reach.
     """
-    allocator = _Allocator(groups, curves, widths, costs, budget, sizes)
+    allocator = _Allocator(groups, curves, widths, costs, budget, sizes, start or {})
     met = allocator.shrink()
     if met:
         allocator.widen()

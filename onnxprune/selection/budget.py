@@ -7,7 +7,9 @@ from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost
 from onnxprune.options import Options
 
-__all__ = ["Budget", "budget_of"]
+__all__ = ["Budget", "budget_of", "farthest"]
+
+_FARTHEST = 0.05  # nobody keeps a model below this ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,31 @@ class Budget:
         return 1.0 - float(getattr(saved, name)) / max(self._whole(name), 1.0)
 
 
-def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget:
-    """Make the budget that the options ask for.
+def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget | None:
+    """Make the budget that the options ask for; None where they ask for no ratio.
 
     Raises
     ------
     UsageError
-        If no ratio is given, or one is outside (0, 1).
+        If a ratio is outside (0, 1).
     """
-    given = {
-        "macs": options.macs,
-        "params": options.params,
-        "bytes": options.size,
-        "latency": options.latency,
-    }
-    ratios = {name: ratio for name, ratio in given.items() if ratio is not None}
-    if not ratios:
-        msg = "no budget: give --macs, --params, --size or --latency a ratio of the original"
-        raise UsageError(msg)
+    ratios = options.ratios
     for name, ratio in ratios.items():
         if not 0.0 < ratio < 1.0:
             option = "size" if name == "bytes" else name
             msg = f"--{option} {ratio:g} is not a ratio between 0 and 1; 0.5 asks for half"
             raise UsageError(msg)
-    return Budget(ratios, total, max(file_bytes - total.bytes, 0.0))
+    return Budget(ratios, total, max(file_bytes - total.bytes, 0.0)) if ratios else None
+
+
+def farthest(total: Cost, objective: str) -> Budget:
+    """Make the budget to search towards where only the drop is bounded.
+
+    Parameters
+    ----------
+    total : Cost
+        Of the original.
+    objective : str
+        The quantity that should become small.
+    """
+    return Budget({objective: _FARTHEST}, total)

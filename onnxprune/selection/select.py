@@ -88,8 +88,9 @@ def choose(
     measured: Sensitivity,
     budget: Budget,
     options: Options,
+    start: Mapping[str, int] | None = None,
 ) -> Selection:
-    """Allocate the budget, at the widest multiple that can reach it.
+    """Allocate the budget within widths to start from, at the widest multiple that reaches it.
 
     For a latency, only widths that pay are allowed; what lies between two of them costs quality
     and saves nothing.
@@ -99,7 +100,7 @@ def choose(
     multiples = (options.multiple_of,) if options.multiple_of else (1,) if steps else _MULTIPLES
     for multiple in multiples:
         widths = {g.name: allowed_widths(g, multiple, sizes, steps) for g in groups}
-        allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes)
+        allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, start)
         if allocation.met:
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)

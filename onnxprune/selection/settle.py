@@ -48,8 +48,9 @@ def settle(
     measured: Sensitivity,
     budget: Budget,
     options: Options,
+    start: Mapping[str, int] | None = None,
 ) -> Settled:
-    """Choose what goes, cut it and prove the cut.
+    """Choose what goes (within widths to start from), cut it and prove the cut.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def settle(
     guilty: dict[str, str] = {}
     rest = list(groups)
     while True:
-        selection = choose(found, rest, measured, budget, options)
+        selection = choose(found, rest, measured, budget, options, start)
         if not selection.allocation.met:
             _raise_unmet(found, budget, selection, guilty)
         proven = prove(found, selection.removed)

@@ -14,6 +14,7 @@ from onnxprune.recovery.recover import plain, recover
 from onnxprune.recovery.refit import Refit, refit
 from onnxprune.rewrite.prove import prove
 from onnxprune.runtime.session import Session
+from onnxprune.search import stages
 from tests import nets
 
 HALF = {"seed": 0, "time_limit": 60.0, "progress": Silent()}
@@ -113,7 +114,7 @@ def test_the_student_is_not_touched():
 
 
 def test_recovery_can_be_switched_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "recover", None)  # calling it would raise
+    monkeypatch.setattr(stages, "recover", None)  # calling it would raise
     options = Options(
         data=nets.MODELS / "digits_images.npz", macs=0.7, samples=32, time_limit=5.0, recover=False
     )

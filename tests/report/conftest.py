@@ -7,6 +7,7 @@ import pytest
 from onnxprune.options import Options
 from onnxprune.report.values import (
     BenchReport,
+    Certified,
     Coverage,
     Drop,
     Figures,
@@ -14,6 +15,7 @@ from onnxprune.report.values import (
     GroupChange,
     GroupInfo,
     Inspection,
+    Judged,
     Latency,
     Ratios,
     RemovedPositions,
@@ -30,7 +32,17 @@ def report():
         before=Figures(77_562, 2_312_000, 313_204, Latency(0.4123, 0.45, 0.5)),
         after=Figures(38_001, 1_150_000, 157_900, Latency(0.2801, 0.3, 0.4)),
         ratios=Ratios(0.49, 0.4974, 0.5041, 0.68, (0.652, 0.711), "wall"),
-        drop=Drop("disagreement", 0.0213, (0.0101, 0.0338), 449, 0.06),
+        drop=Drop(
+            "agreement",
+            0.0213,
+            (0.0101, 0.0338),
+            449,
+            0.06,
+            Certified(0.05, 0.95, 449),
+            0.3,
+            0.05,
+            [Judged("scores", "agreement", 1.0)],
+        ),
         removed=[
             RemovedPositions("conv1.weight", 0, (1, 5), True),
             RemovedPositions("/conv1/Conv_output_0", 1, (1, 5), False),

@@ -4,7 +4,7 @@ import io
 import pytest
 
 from onnxprune.report.console import print_report
-from onnxprune.report.values import Figures, GroupChange, GroupInfo, Latency, Ratios
+from onnxprune.report.values import Drop, Figures, GroupChange, GroupInfo, Latency, Ratios
 
 LONG = "/model/encoder/layers.11/self_attention/query_projection/MatMul_with_a_very_long_name"
 
@@ -42,12 +42,14 @@ class TestRun:
 
     def test_drop_names_metric_interval_and_samples(self, report):
         text = " ".join(shown(report).split())
-        assert "drop: 0.0213 disagreement (95 %: 0.0101 to 0.0338) on 449 held-out" in text
-        assert "worst class 0.0600" in text
-        without = dataclasses.replace(
-            report, drop=dataclasses.replace(report.drop, metric="relative_l2", worst_class=None)
-        )
-        assert "relative l2" in shown(without)
+        assert "drop: 0.0213 agreement (95 %: 0.0101 to 0.0338) on 449 held-out" in text
+        assert "worst class 0.0600; allowed 0.05" in text
+        assert "drop before refitting: 0.3000" in text
+        assert "at most 0.05 with confidence 0.95 (449 samples)" in text
+        without = dataclasses.replace(report, drop=Drop("relative_l2", 0.02, None, 449, None))
+        assert "drop: 0.0200 relative_l2 on 449 held-out samples\n" in shown(without)
+        assert "certified" not in shown(without)
+        assert "relative_l2" in shown(without)
         assert "worst class" not in shown(without)
 
     def test_nothing_timed_judged_or_written(self, report):

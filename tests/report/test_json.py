@@ -89,7 +89,7 @@ def test_run_has_the_promised_shape(report):
     document = to_json(report)
     assert document["before"]["latency_ms"] == {"median": 0.4123, "p90": 0.45, "p99": 0.5}
     assert document["ratios"]["latency_interval"] == [0.652, 0.711]
-    assert document["drop"]["certified"] is None
+    assert document["drop"]["certified"] == {"alpha": 0.05, "confidence": 0.95, "samples": 449}
     assert document["removed"][0] == {
         "value": "conv1.weight",
         "axis": 0,

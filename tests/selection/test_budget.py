@@ -5,7 +5,7 @@ import pytest
 from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost
 from onnxprune.options import Options
-from onnxprune.selection.budget import Budget, budget_of
+from onnxprune.selection.budget import Budget, budget_of, farthest
 
 TOTAL = Cost(params=100, macs=1000, bytes=400)
 
@@ -57,6 +57,9 @@ def test_ratios_lie_between_zero_and_one(option, ratio):
         budget_of(Options(**{"params": 0.5, option: ratio}), TOTAL, 400)
 
 
-def test_no_budget_names_the_options():
-    with pytest.raises(UsageError, match=r"--macs, --params, --size or --latency"):
-        budget_of(Options(), TOTAL, 400)
+def test_no_ratio_is_no_budget_but_a_direction_to_search():
+    assert budget_of(Options(max_drop=0.1), TOTAL, 400) is None
+    far = farthest(TOTAL, "params")
+    assert set(far.ratios) == {"params"}
+    assert not far.met(Cost(90, 1000, 400))
+    assert far.met(Cost(96, 0, 0))

@@ -18,6 +18,7 @@ from onnxprune.progress import Silent
 from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.session import Session
+from onnxprune.search import stages
 from onnxprune.selection import pace as room
 from onnxprune.selection.pace import paced
 from onnxprune.selection.settle import candidates
@@ -74,7 +75,7 @@ def ratio_of(timed_as):
 
 @pytest.mark.parametrize("step", [8, 16, 32])
 def test_widths_are_on_the_stairs(net, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(0.6))
+    monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, steps_of(step), tmp_path / "table.json")
     report = pipeline.run(
         net, tmp_path / "out.onnx", options(table, latency=0.6), save_plan=tmp_path / "plan.json"
@@ -88,7 +89,7 @@ def test_widths_are_on_the_stairs(net, tmp_path, monkeypatch, step):
 
 
 def test_a_table_where_pruning_does_not_pay_writes_nothing(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(0.6))
+    monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, no_gain, tmp_path / "table.json")
     with pytest.raises(BudgetError, match=r"--latency 0.9 cannot be met: the nearest is latency 1"):
         pipeline.run(net, tmp_path / "out.onnx", options(table, latency=0.9))
@@ -96,7 +97,7 @@ def test_a_table_where_pruning_does_not_pay_writes_nothing(net, tmp_path, monkey
 
 
 def test_a_clock_that_denies_what_the_table_says_writes_nothing(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(1.0))
+    monkeypatch.setattr(stages, "measure", ratio_of(1.0))
     monkeypatch.setattr(room, "operator_timer", lambda *_: steps_of(8))
     monkeypatch.setattr(room, "race", lambda models, *_, **__: np.full(len(models), 1e7))
     asked = replace(options(None, latency=0.8), cache=tmp_path / "cache")
@@ -106,7 +107,7 @@ def test_a_clock_that_denies_what_the_table_says_writes_nothing(net, tmp_path, m
 
 
 def test_a_measured_latency_ends_in_a_file(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(0.75))
+    monkeypatch.setattr(stages, "measure", ratio_of(0.75))
     monkeypatch.setattr(room, "operator_timer", lambda *_: steps_of(8))
     sizes = lambda m: float(sum(np.prod(t.dims) for t in m.graph.initializer))  # noqa: E731
     monkeypatch.setattr(room, "race", lambda models, *_, **__: np.array([*map(sizes, models)]))
@@ -118,7 +119,7 @@ def test_a_measured_latency_ends_in_a_file(net, tmp_path, monkeypatch):
 
 
 def test_two_budgets_hold_together(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(0.6))
+    monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, steps_of(4), tmp_path / "table.json")
     report = pipeline.run(net, tmp_path / "out.onnx", options(table, latency=0.8, params=0.4))
     assert report.ratios.params <= 0.4
@@ -147,7 +148,7 @@ def test_the_price_follows_the_table(net, tmp_path):
 
 
 def test_operators_that_the_table_lacks_are_guessed_and_named(net, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "measure", ratio_of(0.6))
+    monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, steps_of(8), tmp_path / "table.json")
     document = json.loads(table.read_text())
     del document["operators"][0]

@@ -1,0 +1,1 @@
+"""What was lost: metrics, labels, the drop and its certificate."""

@@ -1,0 +1,1 @@
+"""The smallest candidate that keeps what was promised, or a reason why there is none."""

@@ -1,0 +1,156 @@
+"""Candidates: a budget settled, proven and refitted, and what it lost on the selection samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxprune import summary
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.data.splits import Splits
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.quality.judge import Judge
+from onnxprune.quality.losses import Losses
+from onnxprune.recovery.recover import Recovered
+from onnxprune.report.values import BenchReport
+from onnxprune.search import stages
+from onnxprune.selection.budget import Budget
+from onnxprune.selection.pace import Pace
+from onnxprune.selection.promise import keep_promises
+from onnxprune.selection.settle import Settled, settle
+from onnxprune.selection.widths import unmatched
+from onnxprune.sensitivity.values import Sensitivity
+
+__all__ = ["Candidate", "Workshop", "said"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A pruned model that may become the result.
+
+    Attributes
+    ----------
+    budget : Budget
+        That it reaches.
+    settled : Settled
+    recovered : Recovered
+    losses : Losses
+        On the selection samples.
+    timed : BenchReport, optional
+        Against the original, where that was part of making it.
+    """
+
+    budget: Budget
+    settled: Settled
+    recovered: Recovered
+    losses: Losses
+    timed: BenchReport | None
+
+    def __str__(self) -> str:
+        """Say what was reached at what drop."""
+        return f"drop {self.losses.drop:.4f} at {said(self.settled.selection.reached)}"
+
+
+def said(ratios: Mapping[str, float]) -> str:
+    """Write ratios as options."""
+    return " ".join(f"--{n.replace('bytes', 'size')} {r:.3f}" for n, r in ratios.items())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workshop:
+    """Everything that a candidate is made from, which may be done as often as the search likes.
+
+    Attributes
+    ----------
+    found : Analysis
+    groups : sequence of Group
+        That may be cut.
+    measured : Sensitivity
+    pace : Pace, optional
+        Where a latency is promised.
+    splits : Splits
+        The certification samples have no part in any candidate.
+    judge : Judge
+    options : Options
+    progress : Progress
+    """
+
+    found: Analysis
+    groups: Sequence[Group]
+    measured: Sensitivity
+    pace: Pace | None
+    splits: Splits
+    judge: Judge
+    options: Options
+    progress: Progress
+
+    def make(self, budget: Budget, start: Mapping[str, int] | None = None) -> Candidate:
+        """Choose, cut, prove, refit and judge.
+
+        Parameters
+        ----------
+        budget : Budget
+        start : mapping of group name to int, optional
+            Widths that are not exceeded.
+
+        Raises
+        ------
+        BudgetError
+            If the budget is out of reach.
+        VerificationError
+            If no cut could be proven.
+        """
+        settled = self._settled(budget, start)
+        return self._judged(budget, settled, self._repaired(settled), None)
+
+    def promised(self, budget: Budget) -> Candidate:
+        """Make a candidate and time it; until a latency that is measured here is kept.
+
+        Raises
+        ------
+        BudgetError
+            If the budget is out of reach, or the latency is not kept.
+        VerificationError
+            If no cut could be proven.
+        """
+        binding = self.options.latency if self.pace is not None and self.pace.here else None
+        settled, repaired, timed = keep_promises(
+            binding,
+            lambda to: self._settled(budget if to is None else budget.with_latency(to), None),
+            self._repaired,
+            self.time,
+        )
+        return self._judged(budget, settled, repaired, timed)
+
+    def notes(self, settled: Settled) -> list[str]:
+        """Gather what the stages had to say."""
+        return [
+            *unmatched(self.found, self.options.exclude),
+            *(self.pace.notes if self.pace else ()),
+            *summary.notes(self.splits, settled, self.measured),
+        ]
+
+    def time(self, model: onnx.ModelProto) -> BenchReport:
+        """Time a model against the original."""
+        return stages.timed(self.found, model, self.options, self.progress)
+
+    def held(self, model: onnx.ModelProto) -> Losses:
+        """Judge on the certification samples."""
+        self.progress.stage("certify")
+        return self.judge.losses(model, self.splits.certify)
+
+    def _settled(self, budget: Budget, start: Mapping[str, int] | None) -> Settled:
+        self.progress.stage("cut")
+        return settle(self.found, self.groups, self.measured, budget, self.options, start)
+
+    def _repaired(self, settled: Settled) -> Recovered:
+        return stages.repaired(self.found, settled.proven, self.splits, self.options, self.progress)
+
+    def _judged(
+        self, budget: Budget, settled: Settled, repaired: Recovered, timed: BenchReport | None
+    ) -> Candidate:
+        self.progress.stage("judge")
+        losses = self.judge.losses(repaired.model, self.splits.select)
+        return Candidate(budget, settled, repaired, losses, timed)

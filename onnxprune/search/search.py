@@ -1,0 +1,121 @@
+"""From a budget, a promise or both to the one candidate that is written."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from onnxprune.errors import BudgetError
+from onnxprune.quality.losses import Losses
+from onnxprune.quality.promise import Promise
+from onnxprune.search.candidate import Candidate, Workshop, said
+from onnxprune.search.path import last_allowed, walk
+from onnxprune.selection.budget import Budget, farthest
+
+__all__ = ["Chosen", "search"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """What the search ended with.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    held : tuple of Losses
+        On the certification samples: of all candidates on the path up to this one.
+    notes : tuple of str
+        What the user should know about it.
+    """
+
+    candidate: Candidate
+    held: tuple[Losses, ...]
+    notes: tuple[str, ...]
+
+
+def search(
+    workshop: Workshop, budget: Budget | None, promise: Promise, *, objective: str = "macs"
+) -> Chosen:
+    """Find the candidate to write.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    budget : Budget, optional
+        To reach; without it the search goes as far as the promise allows.
+    promise : Promise
+    objective : str
+        What becomes small where there is no budget.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    BudgetError
+        If no candidate keeps the promise; says the nearest that do.
+    """
+    if budget is None:
+        path = _farther(workshop, farthest(workshop.found.costs.total, objective), promise)
+    else:
+        path = _exactly(workshop, budget, promise)
+    held = [workshop.held(c.recovered.model) for c in path]
+    count, reason = promise.kept(held)
+    if count == 0 and budget is not None:
+        _conflict(workshop, budget, promise, path[0], reason)
+    if count == 0:
+        msg = f"{_limit(promise)} cannot be kept: at {_at(path[0])} {reason}; nothing is written"
+        raise BudgetError(msg)
+    notes = []
+    if count < len(path):
+        notes.append(f"not {_at(path[count])}, which the selection samples allowed: {reason}")
+    candidate = path[count - 1]
+    return Chosen(candidate, tuple(held[:count]), tuple(notes))
+
+
+def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
+    candidate = workshop.promised(budget)
+    if promise.limit is not None and candidate.losses.drop > promise.limit:
+        lost = candidate.losses
+        reason = f"on {lost.samples} selection samples the drop is {lost.drop:.4f}"
+        _conflict(workshop, budget, promise, candidate, reason)
+    return [candidate]
+
+
+def _farther(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
+    made = walk(workshop, budget, promise)
+    path = _hopeful(workshop, made, promise)
+    seed = workshop.options.seed
+    count = 1 + last_allowed([c.losses for c in path], promise.limit or 0.0, seed=seed)
+    if count == 0:
+        nearest = f": the nearest, {made[0]}" if made else ": no width that groups may have is near"
+        msg = f"{_limit(promise)} leaves nothing to cut{nearest}; nothing is written"
+        raise BudgetError(msg)
+    return path[:count]
+
+
+def _hopeful(workshop: Workshop, made: list[Candidate], promise: Promise) -> list[Candidate]:
+    """Leave out what the selection samples speak against."""
+    count = workshop.judge.losses_count(workshop.splits.certify)
+    return [candidate for candidate in made if promise.hopeful(candidate.losses, count)]
+
+
+def _conflict(
+    workshop: Workshop, budget: Budget, promise: Promise, candidate: Candidate, reason: str
+) -> NoReturn:
+    """Say what can be had: the drop at the ratio, and the ratio at the drop."""
+    path = _hopeful(workshop, walk(workshop, budget, promise), promise)
+    path = [c for c in path if c.budget.ratios != budget.ratios]
+    nearest = f"within the limit the nearest is {_at(path[-1])}" if path else "nor at any nearer"
+    msg = (
+        f"{said(budget.ratios)} with {_limit(promise)} cannot be met: at {_at(candidate)} {reason};"
+        f" {nearest}; nothing is written"
+    )
+    raise BudgetError(msg)
+
+
+def _limit(promise: Promise) -> str:
+    return f"--max-drop {promise.limit:g} ({promise.metric})"
+
+
+def _at(candidate: Candidate) -> str:
+    return said(candidate.settled.selection.reached)
