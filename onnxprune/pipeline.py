@@ -65,10 +65,6 @@ def run(
     dry_run, force : bool
         Do everything but write the model; replace an existing target.
 
-    Returns
-    -------
-    Report
-
     Raises
     ------
     UsageError, InputError, VerificationError, BudgetError
