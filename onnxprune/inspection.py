@@ -15,7 +15,19 @@ from onnxprune.rewrite.verify import TOLERANCE
 __all__ = ["frozen_axes", "inspect_groups", "obstacles"]
 
 # The operators whose weights a cut is meant to shrink.
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Gather")
+WEIGHTED = (
+    "Attention",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "GRU",
+    "Gather",
+    "Gemm",
+    "LSTM",
+    "MatMul",
+    "MoE",
+    "RNN",
+)
 
 _BOUND = "no channel can go alone: each is bound to others, or its group failed its proof"
 _UNBIND = "another layout in the export, or a finer reading of how its axes are split and joined"

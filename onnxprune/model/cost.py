@@ -171,17 +171,52 @@ def _macs(node: Node, trace: Trace) -> Iterator[tuple[int, tuple[Axis, ...]]]:
             yield macs, (Axis(weight, 0), Axis(weight, 1))
         case "MatMul" | "Gemm":
             y = node.outputs[0]
-            inner = len(shapes[0]) - 1 if not node.attributes.get("transA") else 0
+            inner = _inner(node, len(shapes[0]))
             out = trace.shapes[y]
             axes = (*(Axis(y, i) for i in range(len(out))), Axis(inputs[0], inner))
             yield prod(out) * shapes[0][inner], axes
         case "Einsum":
             yield _einsum(node, shapes)
+        case "Attention" if node.domain:
+            weight, y = inputs[1], node.outputs[0]
+            tokens, both = prod(shapes[0][:2]), (Axis(inputs[1], 0), Axis(inputs[1], 1))
+            yield tokens * prod(shapes[1]), both
+            keys = trace.shapes[y][1]
+            yield tokens * keys * shapes[1][1] // 3, (Axis(weight, 1),)
+            yield prod(trace.shapes[y]) * keys, (Axis(y, 2),)
+        case "Attention" | "MultiHeadAttention" | "DecoderMaskedMultiHeadAttention":
+            yield from _attention(node, trace)
+        case "GroupQueryAttention":
+            yield from _attention(node, trace)
+        case "MoE":
+            rows = prod(shapes[0][:-1]) * int(str(node.attributes.get("k", 1)))
+            for slot in (2, 4, 6):
+                if slot < len(inputs) and inputs[slot]:
+                    axes = (Axis(inputs[slot], 1), Axis(inputs[slot], 2))
+                    yield rows * prod(shapes[slot][1:]), axes
         case "LSTM" | "GRU" | "RNN":
             steps, batch = shapes[0][:2]
             for slot in (1, 2):  # the input's and the recurrence's products
                 axes = (Axis(inputs[slot], 1), Axis(inputs[slot], 2))
                 yield steps * batch * prod(shapes[slot]), axes
+
+
+def _inner(node: Node, rank: int) -> int:
+    """Return the axis of the first factor that is summed over."""
+    if not node.attributes.get("transA"):
+        return rank - 1
+    return 0 if node.attributes.get("transBatchA") else rank - 2
+
+
+def _attention(node: Node, trace: Trace) -> Iterator[tuple[int, tuple[Axis, ...]]]:
+    """Queries with keys, then scores with values: for every channel as many as there are keys."""
+    q, k, y = (*node.inputs[:2], node.outputs[0])
+    stored = node.outputs[1] if len(node.outputs) > 1 else ""
+    keys = trace.shapes[stored or k or q][-2]
+    for value in (q, y):
+        rank = len(trace.shapes[value])
+        channels = tuple(Axis(value, i) for i in ((2,) if rank == 3 else (1, 3)))
+        yield prod(trace.shapes[y if value == y or not k else q]) * keys, channels
 
 
 def _einsum(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, tuple[Axis, ...]]:

@@ -1,4 +1,4 @@
-"""Quantized operators by what they are in floats, and which of their constants are parameters."""
+"""Quantized and fused operators by the plain one in them, and which constants are parameters."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,11 +46,21 @@ _QUANTIZED = {
 }
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 _QUANTIZED |= {f"QLinear{name}": Plain(name, (0,), (0,)) for name in _UNARY}
+# Operators with more around a plain one: activations, scales, paddings, sampling places.
+_FUSED = {
+    "ConvTransposeWithDynamicPads": Plain("ConvTranspose", (0, 1, 3), (0, 1, 3)),
+    "DeformConv": Plain("Conv", (0, 1, 3), (0, 1, 3)),
+    "EmbedLayerNormalization": Plain("Gather", (2, 0), (2,)),
+    "FusedConv": Plain("Conv", (0, 1, 2), (0, 1, 2)),
+    "FusedGemm": Plain("Gemm", (0, 1, 2), (0, 1, 2)),
+    "FusedMatMul": Plain("MatMul", (0, 1), (0, 1)),
+    "TransposeMatMul": Plain("MatMul", (0, 1), (0, 1)),
+}
 
 
 def plain(node: Node) -> Plain:
-    """Return the float operator that a node stands for: mostly its own."""
-    found = _QUANTIZED.get(node.op_type)
+    """Return the plain operator that a node stands for: mostly its own."""
+    found = _QUANTIZED.get(node.op_type) or _FUSED.get(node.op_type)
     every = tuple(range(len(node.inputs)))
     return found or Plain(node.op_type, every, every)
 
