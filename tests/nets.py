@@ -89,8 +89,10 @@ class Net:
             [value(n, types.get(n, TensorProto.FLOAT), None) for n in outputs],
             self.constants,
         )
-        opset = helper.make_opsetid("", self.opset)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset)]
+        if any(node.domain for node in self.nodes):
+            opsets.append(helper.make_opsetid("com.microsoft", 1))
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 IMAGES: dict[str, Shape] = {"x": ("N", 3, 6, 6)}
@@ -145,6 +147,18 @@ def normed() -> onnx.ModelProto:
     total = net.op("Add", stream, net.linear(inner, 6, 8))
     last = net.op("LayerNormalization", total, net.weight(8), net.weight(8), axis=-1)
     return net.model(ROWS, net.linear(last, 8, 3))
+
+
+def fused() -> onnx.ModelProto:
+    """Attention and a skip with its normalization in one operator each (not exact)."""
+    net, own = Net(7), {"domain": "com.microsoft"}
+    stream = net.linear("x", 12, 8)
+    weights = net.weight(8, 36), net.weight(36)
+    mixed = net.op("Attention", stream, *weights, num_heads=3, **own)
+    vectors = net.weight(8), net.weight(8)
+    y = net.linear(mixed, 12, 8)
+    normal, _, _, total = net.ops(4, "SkipLayerNormalization", y, stream, *vectors, **own)
+    return net.model(ROWS, net.linear(net.op("Add", normal, total), 8, 3))
 
 
 def averaged() -> onnx.ModelProto:

@@ -216,7 +216,11 @@ class ShapeRepair:
             self._override(edge, np.full(now.shape, wanted[0], now.dtype))
             return
         producer = self.view.producers.get(value)
-        if producer is None or producer.index not in self.derived:
+        if self.view.is_constant(value) and len(set(wanted)) == 1:
+            array = now.copy()
+            array.ravel()[element] = wanted[0]
+            self._override(edge, array)
+        elif producer is None or producer.index not in self.derived:
             self._refuse(node)
         elif producer.op_type == "Concat":
             self._element(*self._piece(producer, element), wanted)

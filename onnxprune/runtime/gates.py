@@ -21,7 +21,9 @@ from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Gated", "gate"]
+__all__ = ["NORM", "Gated", "gate"]
+
+NORM = "onnxprune/norm/"  # of the values that stand around a masked normalization
 
 Mask = NDArray[np.bool_]
 _Chains: TypeAlias = dict[int, list[onnx.NodeProto]]
@@ -167,7 +169,7 @@ class _Builder:
         """
         axis, at = contract.axis, node.index
         self.ratios[axis] = self.trace.dtypes[axis.value]
-        name = f"onnxprune/norm/{at}/"
+        name = f"{NORM}{at}/"
         slot = _SCALE[node.op_type]
         scale, root, ratio = node.proto.input[slot], name + "root", _ratio_name(axis)
         looked_up = node.op_type == "EmbedLayerNormalization"

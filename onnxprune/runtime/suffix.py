@@ -8,7 +8,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxprune.runtime.gates import Gated
+from onnxprune.runtime.gates import NORM, Gated
 from onnxprune.runtime.session import Feeds, Session, captured_values
 
 __all__ = ["Suffix", "make_suffix"]
@@ -86,11 +86,12 @@ def make_suffix(
 
 
 def _downstream(gated: Gated) -> tuple[set[str], list[onnx.NodeProto]]:
-    """Values that depend on a mask, and the nodes that make them."""
+    """Values that depend on a mask, or that the original has not got, and who makes them."""
     masks = set(gated.feeds({}))
     reached, nodes = set(masks), []
     for node in gated.model.graph.node:
-        if any(name in reached for name in (*node.input, *captured_values(node))):
+        added = any(name.startswith(NORM) for name in node.output)
+        if added or any(name in reached for name in (*node.input, *captured_values(node))):
             nodes.append(node)
             reached.update(node.output)
     return reached, nodes

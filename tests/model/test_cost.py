@@ -96,7 +96,8 @@ def test_matmul(a, b, macs, tmp_path):
         ("ij,jk->ik", (2, 3), (3, 4), 24),
         ("b h i d, b h j d -> b h i j", (2, 3, 4, 5), (2, 3, 6, 5), 2 * 3 * 4 * 6 * 5),
         ("bij,kj", (2, 3, 4), (5, 4), 2 * 3 * 4 * 5),
-        ("...ij,jk->...ik", (2, 3, 4), (4, 5), 0),
+        ("...ij,jk->...ik", (2, 3, 4), (4, 5), 2 * 3 * 4 * 5),
+        ("b...i,...i->b...", (2, 3, 4), (1, 4), 2 * 3 * 4),
     ],
 )
 def test_einsum(equation, a, b, macs, tmp_path):
@@ -115,6 +116,41 @@ def test_recurrent(op, gates, directions, tmp_path):
     total = costs_of(net, y, (6, 2, 5), tmp_path).total
     assert total.macs == 6 * 2 * directions * gates * 7 * (5 + 7)
     assert total.params == directions * gates * 7 * (5 + 7)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "a", "b", "macs"),
+    [
+        ({"transA": 1, "transB": 1}, (2, 4, 3), (5, 4), 2 * 3 * 4 * 5),
+        ({"transBatchA": 1}, (4, 2, 3, 6), (2, 3, 6, 5), 2 * 3 * 4 * 6 * 5),
+        ({"transBatchA": 1, "transA": 1}, (6, 2, 3, 4), (2, 3, 6, 5), 2 * 3 * 4 * 6 * 5),
+    ],
+    ids=str,
+)
+def test_fused_matmul(attributes, a, b, macs, tmp_path):
+    net = nets.Net()
+    y = net.op("FusedMatMul", "x", "z", domain="com.microsoft", **attributes)
+    assert costs_of(net, y, a, tmp_path, z=b).total == Cost(0, macs, 0)
+
+
+def test_fused_convolution_counts_as_the_plain_one(tmp_path):
+    net = nets.Net()
+    weights = net.weight(8, 3, 3, 3), net.weight(8)
+    y = net.op("FusedConv", "x", *weights, activation="Relu", domain="com.microsoft")
+    total = costs_of(net, y, (2, 3, 8, 8), tmp_path).total
+    assert (total.params, total.macs) == (8 * 28, 2 * 36 * 8 * 3 * 9)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_attention_counts_projections_scores_and_mixing(packed, tmp_path):
+    net, own = nets.Net(), {"num_heads": 3, "domain": "com.microsoft"}
+    if packed:
+        y = net.op("Attention", "x", net.weight(8, 36), net.weight(36), **own)
+    else:
+        rows = [net.op("MatMul", "x", net.weight(8, 12)) for _ in range(3)]
+        y = net.op("MultiHeadAttention", *rows, **own)
+    total = costs_of(net, y, (2, 5, 8), tmp_path).total
+    assert total.macs == 2 * 5 * 8 * 36 + 2 * (2 * 5 * 5 * 12)
 
 
 def test_shared_constants_count_once_but_work_counts_twice(tmp_path):

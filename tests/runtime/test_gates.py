@@ -9,7 +9,7 @@ from onnxprune.runtime.session import Session, with_outputs
 from tests import nets
 
 MAKERS = [
-    nets.residual, nets.concat, nets.heads, nets.normed, nets.averaged, nets.branching,
+    nets.residual, nets.concat, nets.heads, nets.normed, nets.fused, nets.averaged, nets.branching,
     lambda: old_norm(13), lambda: two_means(17),
 ]  # fmt: skip
 

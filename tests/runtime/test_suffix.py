@@ -9,7 +9,15 @@ from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.runtime.suffix import make_suffix
 from tests import nets
 
-MAKERS = [nets.residual, nets.concat, nets.heads, nets.normed, nets.averaged, nets.branching]
+MAKERS = [
+    nets.residual,
+    nets.concat,
+    nets.heads,
+    nets.normed,
+    nets.fused,
+    nets.averaged,
+    nets.branching,
+]
 
 
 def parts(found, group):
