@@ -70,8 +70,9 @@ def measure(
     deadline = time.monotonic() + time_limit
     rng = np.random.default_rng(seed)
     made = sketch(
-        view, trace, coupling, groups, batches.fit, outputs=outputs, count=cotangents, rng=rng
-    )
+        view, trace, coupling, groups, batches.fit,
+        outputs=outputs, count=cotangents, checked=check, rng=rng,
+    )  # fmt: skip
     exact = _Exact(view, trace, coupling, outputs)
     known = [g for g in groups if g.name in made.vectors]
     agreement = exact.agreement(known, made, rng) if check and known else None

@@ -58,6 +58,7 @@ def sketch(
     *,
     outputs: Sequence[str],
     count: int | None,
+    checked: bool,
     rng: np.random.Generator,
 ) -> Sketches:
     """Sketch what the loss of each channel does to the outputs, to first order.
@@ -73,6 +74,8 @@ def sketch(
     outputs : sequence of str
     count : int, optional
         Cotangents per sample; by default as many as give 128 rows with all samples, 8 at most.
+    checked : bool
+        Whether the first pass is a small one with many cotangents, to compare exact removals with.
     rng : Generator
 
     Returns
@@ -82,7 +85,8 @@ def sketch(
     run = _Run(view, seen, coupling, groups, outputs, rng)
     rows = sum(length(feed) for feed in feeds)
     try:
-        return run.all(feeds, count or int(np.clip(-(-_ROWS // rows), 1, _MOST)))
+        usual = int(np.clip(-(-_ROWS // rows), 1, _MOST))
+        return run.all(feeds, count or usual, checked=checked)
     except RunFailedError as error:
         why = dict.fromkeys([g.name for g in groups], str(error))
         return Sketches({}, feeds[0], {}, why, run.passes)
@@ -112,19 +116,19 @@ class _Run:
         self.passes = 0
         self._rows: dict[str, list[NDArray[np.float32]]] = {g.name: [] for g in groups}
         self._sketchers: dict[object, Sketcher] = {}
-        self._room = 1  # samples per pass that the memory allows, once a pass has shown it
+        self._room = max(_MEMORY // _activations(view, seen), 1)  # samples per pass
 
-    def all(self, feeds: Sequence[Feeds], count: int) -> Sketches:
+    def all(self, feeds: Sequence[Feeds], count: int, *, checked: bool) -> Sketches:
         """Go through all samples."""
         several = len(self.outputs) > 1
         scales = self._scales(feeds) if several else dict.fromkeys(self.outputs, 1.0)
-        clean, columns = [], {}
-        chunks = self._chunks(feeds)
-        for number, feed in enumerate(chunks):
-            if number == 0:
-                first, draws = feed, max(count, _MOST)
-            clean.append(self._chunk(feed, draws if number == 0 else count, scales))
-            if number == 0:
+        clean: list[Feed] = []
+        columns: dict[str, int] = {}
+        for feed in self._chunks(feeds, small=checked):
+            more = checked and not clean
+            clean.append(self._chunk(feed, max(count, _MOST) if more else count, scales))
+            if len(clean) == 1:
+                first = feed
                 columns = {name: sum(map(len, rows)) for name, rows in self._rows.items()}
         unit = 1.0 if several else OutputChange(clean).scales[self.outputs[0]]
         found = {}
@@ -166,13 +170,13 @@ class _Run:
             self._sketchers[sizes] = made
         return self._sketchers[sizes]
 
-    def _chunks(self, feeds: Sequence[Feeds]) -> Iterator[Feeds]:
-        """Split feeds: a small one for the check, then as large as memory allows."""
+    def _chunks(self, feeds: Sequence[Feeds], *, small: bool) -> Iterator[Feeds]:
+        """Split feeds into parts as large as memory allows, the first one perhaps small."""
         whole = _fixed(self.view)
         for number, feed in enumerate(feeds):
             at = 0
             while at < length(feed):
-                size = _CHECKED if number == at == 0 else self._room
+                size = _CHECKED if small and number == at == 0 else self._room
                 size = length(feed) if whole else min(size, length(feed) - at)
                 yield feed if size == length(feed) else _part(feed, at, at + size)
                 at += size
@@ -186,6 +190,13 @@ class _Run:
 
 def _part(feed: Feeds, start: int, stop: int) -> Feed:
     return {name: array[start:stop] if array.ndim else array for name, array in feed.items()}
+
+
+def _activations(view: View, seen: Trace) -> int:
+    """Count the bytes of all computed values per sample, before a pass has shown what is kept."""
+    sizes = (np.prod(shape) for name, shape in seen.shapes.items() if not view.is_constant(name))
+    batch = max((seen.shapes[name][:1] or (1,))[0] for name in view.inputs)
+    return int(4 * sum(sizes) // max(batch, 1)) + 1
 
 
 def _fixed(view: View) -> bool:
