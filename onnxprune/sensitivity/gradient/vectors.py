@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace, trace
 from onnxprune.sensitivity.gradient.cotangents import enough, signs
+from onnxprune.sensitivity.gradient.probabilities import logits_of, probability_changes
 from onnxprune.sensitivity.gradient.sketch import Sketcher
 from onnxprune.sensitivity.output import OutputChange
 
@@ -112,7 +114,9 @@ class _Run:
         rng: np.random.Generator,
     ) -> None:
         self.view, self.seen, self.coupling, self.groups = view, seen, coupling, groups
-        self.outputs, self.rng = outputs, rng
+        self.logits = logits_of(view, seen, outputs)
+        self.outputs = outputs if self.logits is None else (self.logits,)
+        self.rng = rng
         self.missing: dict[str, str] = {}
         self.passes = 0
         self._rows: dict[str, list[NDArray[np.float32]]] = {g.name: [] for g in groups}
@@ -131,7 +135,7 @@ class _Run:
             if len(clean) == 1:
                 first = feed
                 columns = {name: sum(map(len, rows)) for name, rows in self._rows.items()}
-        unit = 1.0 if several else OutputChange(clean).scales[self.outputs[0]]
+        unit = 1.0 if several else next(iter(OutputChange(clean).scales.values()))
         found = {}
         for name, rows in self._rows.items():
             table = np.concatenate(rows).T / unit if rows else np.empty(0)
@@ -147,7 +151,8 @@ class _Run:
         outputs, kept = sketcher.forward(feed)
         bytes_ = sum(array.nbytes for array in kept.values())
         self._room = max(_MEMORY * length(feed) // max(bytes_, 1), 1)
-        draws = min(draws, enough(outputs[n].shape for n in self.outputs))
+        most = enough(outputs[n].shape for n in self.outputs)
+        draws = min(draws, most) if self.logits is None else most
         drawn = {n: signs(outputs[n].shape, draws, self.rng) for n in self.outputs}
         for draw in range(draws):
             given = {
@@ -157,7 +162,23 @@ class _Run:
             for name, rows in sketcher.backward(kept, given).items():
                 self._rows[name].append(rows)
         self.passes += 1 + draws
+        if self.logits is not None:
+            return self._softened(outputs[self.logits], drawn[self.logits])
         return outputs
+
+    def _softened(self, logits: NDArray[np.generic], drawn: Sequence[NDArray[np.float32]]) -> Feed:
+        """Turn the rows of the last chunk into changes of the probabilities behind the logits."""
+        values = logits.astype(np.float64)
+        cotangents = [signs / np.sqrt(len(drawn)) for signs in drawn]
+        for name, rows in self._rows.items():
+            last = rows[-len(drawn) :]
+            if not last:
+                continue
+            if len(last[0]) != len(values):
+                self.missing.setdefault(name, "samples cannot be told apart behind Softmax")
+                continue
+            rows[-len(drawn) :] = [probability_changes(values, cotangents, last)]
+        return {"probabilities": softmax(values, axis=1).astype(np.float32)}
 
     def _sketcher(self, feed: Feeds) -> Sketcher:
         """Return the derivative for the sizes of a feed."""
