@@ -96,3 +96,32 @@ def test_clone_of_quantized_network_computes_what_it_rounds(folder):
     for key in (k for k, array in native.items() if array.dtype == np.float32):
         assert np.abs(native[key] - clone[key]).max() < 0.1
         assert not np.array_equal(native[key], clone[key])
+
+
+def test_integers_behind_a_gather_are_parameters(tmp_path):
+    table = np.arange(-20, 20, dtype=np.int8).reshape(10, 4)
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Gather", ["t", "i"], ["g"]),
+            onnx.helper.make_node("DequantizeLinear", ["g", "s", "z"], ["e"]),
+            onnx.helper.make_node("MatMul", ["e", "w"], ["y"]),
+        ],
+        "embedding",
+        [info("i", TensorProto.INT64, ["n"])],
+        [info("y", TensorProto.FLOAT, ["n", 3])],
+        [
+            onnx.numpy_helper.from_array(table, "t"),
+            onnx.numpy_helper.from_array(np.float32(0.1), "s"),
+            onnx.numpy_helper.from_array(np.int8(0), "z"),
+            onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w"),
+        ],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    found, params, *_, count = _looked_at(tmp_path / "m.onnx")
+    assert count == 40 + 12
+    assert params == 1.0
+    (group,) = found.coupling.groups
+    assert prove(found, [(group, [0, 2])]).guilty == {}

@@ -44,6 +44,7 @@ _QUANTIZED = {
     "QLinearWhere": Plain("Where", (0, 1, 4), (1, 4)),
     "QuantizeLinear": Plain("Identity", (0,), (0,)),
 }
+_MOVERS = ("Gather", "Identity", "Reshape", "Transpose", "Unsqueeze")
 _UNARY = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 _QUANTIZED |= {f"QLinear{name}": Plain(name, (0,), (0,)) for name in _UNARY}
 # Operators with more around a plain one: activations, scales, paddings, sampling places.
@@ -83,11 +84,24 @@ def parameter_counts(view: View) -> dict[str, int]:
         shape, kind = view.constant(value).shape, view.constant(value).dtype
         readers = [(n, slot) for n, slot in nodes if n.op_type in _QUANTIZED]
         data = [n for n, slot in readers if slot in _QUANTIZED[n.op_type].data]
+        data += [n for n, slot in nodes if slot == 0 and n.op_type in _MOVERS and _decoded(view, n)]
         if data:
             counts[use.original] = max(_elements(n, shape, kind.name) for n in data)
         elif kind.kind in "fV" and not _narrow(kind.name) and not _is_scale(view, nodes):
             counts.setdefault(use.original, prod(shape))
     return counts
+
+
+def _decoded(view: View, mover: Node) -> bool:
+    """Whether DequantizeLinear reads what an operator has moved: an embedding's rows."""
+    for edge in view.consumers.get(mover.outputs[0], ()):
+        reader = view.by_index[edge.node]
+        if edge.slot == 0 and (
+            reader.op_type == "DequantizeLinear"
+            or (reader.op_type in _MOVERS and _decoded(view, reader))
+        ):
+            return True
+    return False
 
 
 def _is_scale(view: View, readers: Sequence[tuple[Node, int]]) -> bool:

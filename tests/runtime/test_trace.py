@@ -75,11 +75,11 @@ def test_a_model_that_does_not_run(tmp_path):
 def test_what_traces_agree_on_keeps_its_order():
     names = [f"v{i}" for i in range(50)]
     first = Trace(
-        {n: (2, 3) for n in names},
+        dict.fromkeys(names, (2, 3)),
         dict.fromkeys(names, np.dtype("f4")),
         {n: np.zeros(1) for n in names},
     )
-    shapes = {n: (3, 3) for n in reversed(names)} | {"v7": (3, 3, 1)}
+    shapes = dict.fromkeys(reversed(names), (3, 3)) | {"v7": (3, 3, 1)}
     second = Trace(shapes, first.dtypes, dict(first.values))
     for kept in agree([first, second]):
         assert list(kept.shapes) == [n for n in names if n != "v7"]
