@@ -85,7 +85,7 @@ def run(
     budget = budget_of(options, found.costs.total, found.model.bytes)
     measured = measure_groups(found, groups, splits, options, clock)
     workshop = Workshop(found, groups, measured, pace, splits, judge, options, clock)
-    chosen = search(workshop, budget, promise)
+    chosen = search(workshop, budget, promise, objective="latency")
     settled, done = chosen.candidate.settled, chosen.candidate.recovered
     drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
     times = chosen.candidate.timed or workshop.time(done.model)

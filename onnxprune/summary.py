@@ -13,6 +13,7 @@ from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
 from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.peak import peak_activations
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.view import build_view
 from onnxprune.model.weights import plain
@@ -115,17 +116,8 @@ def report(
     -------
     Report
     """
-    view = build_view(recovered.model, found.model.path)
-    cost = CostModel(view, trace(view, found.stated_feed())).total
-    before = _figures(found.costs.total, found.model.bytes, timed.latency_ms[0])
-    size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
-    folded = fold(found.expansion, recovered.model)
-    if folded.model.ByteSize() < LARGEST_PROTO:
-        size = len(folded.model.SerializeToString())
-    if folded.inlined:
-        names = ", ".join(folded.inlined)
-        remarks = [*remarks, f"calls of functions are written out where cuts ask for it: {names}"]
-    after = _figures(cost, size, timed.latency_ms[1])
+    before = _before(found, timed)
+    after, folding = _after(found, recovered.model, timed)
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
     return Report(
         source=str(found.model.path),
@@ -142,7 +134,7 @@ def report(
         seconds={},
         seed=options.seed,
         versions=_versions(),
-        warnings=[*synthetic(found), *types(found), *remarks, *timed.warnings, *slow],
+        warnings=[*synthetic(found), *types(found), *remarks, *folding, *timed.warnings, *slow],
         refitted=recovered.refitted,
         added=_added(found.view.model, recovered.model),
     )
@@ -154,8 +146,29 @@ def _with_methods(groups: Sequence[GroupChange], measured: Sensitivity | None) -
     return [replace(g, method=methods[g.name].method) if g.name in methods else g for g in groups]
 
 
-def _figures(cost: Cost, size: int, latency: Latency | None) -> Figures:
-    return Figures(round(cost.params), round(cost.macs), size, latency)
+def _before(found: Analysis, timed: BenchReport) -> Figures:
+    peak = peak_activations(found.view, found.stated)
+    return _figures(found.costs.total, found.model.bytes, timed.latency_ms[0], peak)
+
+
+def _after(
+    found: Analysis, model: onnx.ModelProto, timed: BenchReport
+) -> tuple[Figures, list[str]]:
+    """Count a model afresh; say which functions it no longer calls."""
+    view = build_view(model, found.model.path)
+    seen = trace(view, found.stated_feed())
+    cost = CostModel(view, seen).total
+    size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
+    folded = fold(found.expansion, model)
+    if folded.model.ByteSize() < LARGEST_PROTO:
+        size = len(folded.model.SerializeToString())
+    names = ", ".join(folded.inlined)
+    notes = [f"calls of functions are written out where cuts ask for it: {names}"] if names else []
+    return _figures(cost, size, timed.latency_ms[1], peak_activations(view, seen)), notes
+
+
+def _figures(cost: Cost, size: int, latency: Latency | None, peak: int) -> Figures:
+    return Figures(round(cost.params), round(cost.macs), size, latency, peak)
 
 
 def _ratios(before: Figures, after: Figures, timed: BenchReport) -> Ratios:

@@ -34,7 +34,7 @@ COMMANDS = typer.main.get_command(app).commands
 @pytest.fixture
 def answers(monkeypatch):
     """Replace the work of every command by an answer; calls must fit the real signatures."""
-    figures = Figures(10, 20, 30, None)
+    figures = Figures(10, 20, 30, None, 40)
     report = Report(
         source="in.onnx",
         target="out.onnx",

@@ -143,6 +143,8 @@ def _figures(report: Report) -> Iterable[Sequence[str]]:
     yield _row("parameters", before.params, after.params, ratios.params)
     yield _row("MACs (multiply-accumulates)", before.macs, after.macs, ratios.macs)
     yield _row("bytes", before.bytes, after.bytes, ratios.bytes)
+    peak = after.peak_bytes / max(before.peak_bytes, 1)
+    yield _row("bytes of activations, at most", before.peak_bytes, after.peak_bytes, peak)
     interval = ""
     if ratios.latency_interval is not None:
         interval = " ({:.3f}-{:.3f})".format(*ratios.latency_interval)

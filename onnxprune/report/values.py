@@ -33,12 +33,16 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model costs: parameters, multiply-accumulates, bytes of the file, latency."""
+    """What a model costs: parameters, multiply-accumulates, bytes of the file, latency.
+
+    ``peak_bytes`` is the most that activations need at once, in the order of the graph.
+    """
 
     params: int
     macs: int
     bytes: int
     latency_ms: Latency | None
+    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

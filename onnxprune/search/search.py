@@ -1,6 +1,6 @@
 """From a budget, a promise or both to the one candidate that is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from onnxprune.errors import BudgetError
@@ -43,7 +43,8 @@ def search(
         To reach; without it the search goes as far as the promise allows.
     promise : Promise
     objective : str
-        What becomes small where there is no budget.
+        What becomes small where there is no budget; if it is ``latency``, the result is timed,
+        and refused where it is not measurably faster.
 
     Returns
     -------
@@ -69,7 +70,23 @@ def search(
     if count < len(path):
         notes.append(f"not {_at(path[count])}, which the selection samples allowed: {reason}")
     candidate = path[count - 1]
+    if budget is None and objective == "latency":
+        candidate = _faster(workshop, candidate, promise)
     return Chosen(candidate, tuple(held[:count]), tuple(notes))
+
+
+def _faster(workshop: Workshop, candidate: Candidate, promise: Promise) -> Candidate:
+    """Time what a drop allows; refuse it if it is not measurably faster here."""
+    timed = workshop.time(candidate.recovered.model)
+    here = workshop.pace is None or workshop.pace.here
+    if here and timed.verdict != "faster":
+        msg = (
+            f"{_limit(promise)} allows nothing that is faster: at {_at(candidate)} as predicted, "
+            f"the clock shows {timed.verdict}; give --macs, --params or --size a ratio to prune "
+            "for less work or memory"
+        )
+        raise BudgetError(msg)
+    return replace(candidate, timed=timed)
 
 
 def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:

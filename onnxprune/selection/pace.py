@@ -64,7 +64,9 @@ class Pace:
 def paced(
     found: Analysis, groups: Sequence[Group], options: Options, progress: Progress
 ) -> tuple[Analysis, Pace | None]:
-    """Let a model's costs include its predicted latency, where a latency is asked for.
+    """Let a model's costs include its predicted latency, where a latency or no ratio is asked for.
+
+    With no ratio at all, the fastest model is searched that a drop allows.
 
     Parameters and errors as in :func:`set_pace`.
 
@@ -74,7 +76,8 @@ def paced(
         With the times among its costs and the steps of its axes.
     Pace or None
     """
-    if options.latency is None:
+    others = (options.macs, options.params, options.size)
+    if options.latency is None and any(ratio is not None for ratio in others):
         return found, None
     pace = set_pace(found, groups, options, progress)
     costs = CostModel(found.view, found.stated, pace.terms)

@@ -53,7 +53,7 @@ class TestRun:
         assert "worst class" not in shown(without)
 
     def test_nothing_timed_judged_or_written(self, report):
-        bare = Figures(1, 2, 3, None)
+        bare = Figures(1, 2, 3, None, 4)
         text = shown(
             dataclasses.replace(
                 report,
@@ -186,7 +186,11 @@ class TestVerify:
 def wide(report, inspection, bench):
     """Return reports full of names and numbers that are too long for a line."""
     big = Figures(
-        70_000_000_000, 4_000_000_000_000, 280_000_000_000, Latency(12345.678, 23456.789, 34567.891)
+        70_000_000_000,
+        4_000_000_000_000,
+        280_000_000_000,
+        Latency(12345.678, 23456.789, 34567.891),
+        9_000_000_000,
     )
     change = GroupChange(LONG, "conv_group", 16384, 12288, False, "perturbation")
     group = GroupInfo(LONG, "conv_group", 16384, 10**10, 10**12, False, [], False)

@@ -17,10 +17,11 @@ from onnxprune.quality.judge import Judge
 from onnxprune.search import stages
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import nested_plans
+from onnxprune.selection import pace
 from onnxprune.selection.budget import farthest
 from onnxprune.selection.select import measure_groups
 from tests import nets
-from tests.test_pipeline import quick_bench
+from tests.test_pipeline import quick_bench, weights_of
 
 MLP = nets.MODELS / "digits_mlp.onnx"
 FEATURES = nets.MODELS / "digits_features.npz"
@@ -29,8 +30,12 @@ BOUNDED = Options(data=FEATURES, max_drop=0.05)
 
 
 @pytest.fixture(autouse=True)
-def _untimed(monkeypatch):
+def _untimed(monkeypatch, tmp_path_factory):
+    """Let a machine be made up on which time goes with the number of weights."""
     monkeypatch.setattr(stages, "measure", quick_bench)
+    monkeypatch.setattr(pace, "operator_timer", lambda *_: lambda o: 10.0 * np.prod(o.widths))
+    monkeypatch.setattr(pace, "race", lambda models, *_, **__: 10.0 * weights_of(models))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def run(folder, options):
@@ -136,7 +141,7 @@ def test_a_model_that_pruning_ruins_writes_nothing(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "data.npz", x=rng.random((80, 8), np.float32))
     options = Options(data=tmp_path / "data.npz", max_drop=0.01)
-    with pytest.raises(BudgetError, match="leaves nothing to cut"):
+    with pytest.raises(BudgetError, match=r"leaves nothing to cut|cannot be kept"):
         pipeline.run(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
     assert not (tmp_path / "out.onnx").exists()
 
@@ -154,3 +159,24 @@ def test_the_plans_on_the_path_are_nested():
     for wide, narrow in pairwise(starts):
         assert all(narrow[name] <= width for name, width in wide.items())
         assert narrow != wide
+
+
+def test_what_a_drop_allows_but_is_not_faster_is_not_written(tmp_path, monkeypatch):
+    def same(models, feeds, **choices):
+        slow = quick_bench(models, feeds, **choices)
+        return replace(slow, ratio=1.0, interval=(0.99, 1.01), verdict="no measurable change")
+
+    monkeypatch.setattr(stages, "measure", same)
+    with pytest.raises(BudgetError, match=r"allows nothing that is faster.*no measurable change"):
+        run(tmp_path, BOUNDED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_latency_and_a_drop_that_contradict_name_the_nearest(tmp_path, monkeypatch):
+    def kept(models, feeds, **choices):
+        return replace(quick_bench(models, feeds, **choices), ratio=0.2, interval=(0.19, 0.21))
+
+    monkeypatch.setattr(stages, "measure", kept)
+    with pytest.raises(BudgetError, match=r"--latency 0\.250 with --max-drop 0\.01 .*nearest is"):
+        run(tmp_path, replace(BOUNDED, latency=0.25, max_drop=0.01))
+    assert list(tmp_path.iterdir()) == []
