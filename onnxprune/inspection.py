@@ -12,7 +12,7 @@ from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
 from onnxprune.rewrite.prove import attempt
 from onnxprune.rewrite.verify import TOLERANCE
 
-__all__ = ["frozen_axes", "inspect_groups", "obstacles"]
+__all__ = ["frozen_axes", "half", "inspect_groups", "obstacles"]
 
 # The operators whose weights a cut is meant to shrink.
 WEIGHTED = (
@@ -52,7 +52,7 @@ def inspect_groups(
     """
     infos, good, warnings = [], [], []
     for group in progress.track(groups, len(groups), "groups"):
-        error, reason = attempt(found, [(group, range(0, group.size, 2))]) if verify else (0.0, "")
+        error, reason = attempt(found, [(group, half(group))]) if verify else (0.0, "")
         if error <= TOLERANCE:
             good.append(group)
         else:
@@ -73,9 +73,17 @@ def inspect_groups(
     )
 
 
+def half(group: Group) -> list[int]:
+    """Return every other channel, equally many of each block."""
+    order = group.balanced(range(group.size)).reshape(-1, group.step)
+    return sorted(order[::2].ravel().tolist())
+
+
 def _info(found: Analysis, group: Group, verified: bool | None) -> GroupInfo:
     sizes = found.coupling.collected.sizes
-    gone = {m.axis: 1 - m.positions.size / sizes[m.axis] for m in group.members if m.axis in sizes}
+    gone = {
+        m.axis.plain: 1 - m.positions.size / sizes[m.axis] for m in group.members if m.axis in sizes
+    }
     saved = found.costs.saved(gone)
     members = [
         (found.view.original(m.axis.value), m.axis.axis, m.positions.shape[1])
@@ -114,7 +122,7 @@ def _uncovered(found: Analysis, groups: Sequence[Group]) -> dict[str, tuple[floa
 
     MACs of an operator that multiplies two constants count for the first of them.
     """
-    axes = {m.axis for group in groups for m in group.members}
+    axes = {m.axis.plain for group in groups for m in group.members}
     shrunk = {found.view.original(axis.value) for axis in axes}
     counts = parameter_counts(found.view)
     read = _weights(found)

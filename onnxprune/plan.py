@@ -16,7 +16,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.model.load import Model
 from onnxprune.report.json import dumps, validate
-from onnxprune.rewrite.keeps import Keeps, Mask
+from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
 
 __all__ = ["Plan", "load_plan", "make_plan"]
 
@@ -119,14 +119,15 @@ class Plan:
         removed = self.content["removed"]
         assert isinstance(removed, list)
         for entry in removed:
-            axis, positions = Axis(entry["value"], entry["axis"]), np.array(entry["positions"], int)
+            axis = Axis(entry["value"], entry["axis"], entry.get("by", -1))
+            positions = np.array(entry["positions"], int)
             size = sizes.get(axis)
             if size is None or positions.max(initial=0) >= size:
                 msg = f"the plan cuts {axis}, which this model does not have; make the plan anew"
                 raise InputError(msg)
             masks[axis] = np.ones(size, bool)
             masks[axis][positions] = False
-        return masks
+        return counted(masks, sizes)
 
 
 def make_plan(
@@ -161,15 +162,6 @@ def make_plan(
     -------
     Plan
     """
-    cuts = [
-        {
-            "value": axis.value,
-            "axis": axis.axis,
-            "initializer": axis.value in found.view.uses,
-            "positions": np.flatnonzero(~mask).tolist(),
-        }
-        for axis, mask in sorted(keeps.items())
-    ]
     return Plan(
         {
             "format": FORMAT,
@@ -181,7 +173,7 @@ def make_plan(
             "multiple_of": multiple_of,
             "refitted": list(refitted),
             "added": list(added),
-            "removed": cuts,
+            "removed": [_cut(found, axis, mask) for axis, mask in named(keeps)],
             "groups": [
                 _entry(g, list(map(int, gone)), steps.get(g.name))
                 for g, gone in removed
@@ -189,6 +181,16 @@ def make_plan(
             ],
         }
     )
+
+
+def _cut(found: Analysis, axis: Axis, mask: Mask) -> dict[str, object]:
+    return {
+        "value": axis.value,
+        "axis": axis.axis,
+        "initializer": axis.value in found.view.uses,
+        "positions": np.flatnonzero(~mask).tolist(),
+        **({"by": axis.by} if axis.by >= 0 else {}),
+    }
 
 
 def _entry(group: Group, gone: list[int], step: int | None) -> dict[str, object]:

@@ -30,7 +30,7 @@ from onnxprune.report.values import (
     Report,
 )
 from onnxprune.rewrite.fold import fold
-from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.keeps import Keeps, named
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
 from onnxprune.runtime.trace import trace
@@ -193,8 +193,9 @@ def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
             axis.axis,
             tuple(np.flatnonzero(~mask).tolist()),
             axis.value in found.view.uses,
+            axis.by if axis.by >= 0 else None,
         )
-        for axis, mask in keeps.items()
+        for axis, mask in named(keeps)
     }
     return tuple(sorted(entries, key=lambda e: (e.value, e.axis, e.positions)))
 

@@ -1,7 +1,8 @@
 """Which positions of which axes stand or fall together: rules declare, one solver closes."""
 
 from onnxprune.coupling.collect import collect
-from onnxprune.coupling.groups import Coupling, Group, Member, make_groups
+from onnxprune.coupling.footprints import Member
+from onnxprune.coupling.groups import Coupling, Group, make_groups
 from onnxprune.coupling.solver import solve
 from onnxprune.model.view import View
 from onnxprune.runtime.trace import Trace
@@ -23,5 +24,5 @@ def couple(view: View, trace: Trace) -> Coupling:
     Coupling
     """
     collected = collect(view, trace)
-    solutions, frozen = solve(collected.relations, collected.sizes)
+    solutions, frozen = solve(collected.relations, collected.atoms)
     return make_groups(view, collected, solutions, frozen)

@@ -1,10 +1,13 @@
 """Ask every node's rule for its relations; whatever nobody mentions is frozen."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
+from onnxprune.coupling.joints import join
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
 from onnxprune.coupling.rules import UNKNOWN, Op, OpBody, Tensor, frozen, lookup
+from onnxprune.coupling.rules.recurrent import STATES
+from onnxprune.coupling.uniform import uniform_value
 from onnxprune.model.derived import constant_values, derived_nodes
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.trace import Trace
@@ -25,7 +28,7 @@ class Collected:
     Attributes
     ----------
     sizes : dict of Axis to int
-        Every axis of size > 1.
+        Every axis of size > 1, joint axes included.
     relations : list of Relation
     contracts : list of (node index, Contract)
     constants : frozenset of str
@@ -34,6 +37,11 @@ class Collected:
         Nodes that compute with shapes.
     blame : dict of Axis to Node
         The node whose freeze reached an axis first.
+    blocks : dict of Axis to int
+        Axes (joint, or invented by rules) of which equally many positions must stay in each of so
+        many equal runs.
+    replaced : mapping of Axis to Axis
+        Joint axes by the plain ones that relations do not speak of any more.
     """
 
     sizes: dict[Axis, int]
@@ -42,6 +50,13 @@ class Collected:
     constants: frozenset[str]
     derived: frozenset[int]
     blame: dict[Axis, Node]
+    blocks: dict[Axis, int]
+    replaced: Mapping[Axis, Axis]
+
+    @property
+    def atoms(self) -> dict[Axis, int]:
+        """The axes whose positions stand or fall by themselves."""
+        return {axis: size for axis, size in self.sizes.items() if axis not in self.replaced}
 
 
 def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
@@ -69,16 +84,39 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
         for axis, size in enumerate(shape)
         if size > 1
     }
-    found = Collected(sizes, [], [], constants, derived, {})
-    for value, what in _interface(view) if interface else ():
-        for axis in range(len(trace.shapes.get(value, ()))):
-            found.relations.append(Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE))
-    for value, number in trace.varying:
-        found.relations.append(Freeze(Axis(value, number), "its size changes from turn to turn"))
+    contracts: list[tuple[int, Contract]] = []
+    blame: dict[Axis, Node] = {}
+    outside: list[Relation] = [
+        Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE)
+        for value, what in (_interface(view) if interface else ())
+        for axis in range(len(trace.shapes.get(value, ())))
+    ]
+    outside += [
+        Freeze(Axis(*varying), "its size changes from turn to turn") for varying in trace.varying
+    ]
+    asked = []
     for node in view.nodes:
         if node.index not in derived:
-            _one(found, node, make_op(view, trace, node, constants, numbers))
-    return found
+            op = make_op(view, trace, node, constants, numbers)
+            said = list(_ask(op))
+            contracts += [(node.index, r) for r in said if isinstance(r, Contract)]
+            relations: list[Relation] = [r for r in said if not isinstance(r, Contract)]
+            relations += _unsaid(op, said, sizes)
+            for relation in relations:
+                if isinstance(relation, Freeze):
+                    blame.setdefault(relation.axis, node)
+            asked.append((op, relations))
+    joined = join(asked, outside)
+    return Collected(
+        {**sizes, **joined.sizes},
+        joined.relations,
+        contracts,
+        constants,
+        derived,
+        blame,
+        joined.blocks,
+        joined.replaced,
+    )
 
 
 def _interface(view: View) -> Iterator[tuple[str, str]]:
@@ -86,33 +124,33 @@ def _interface(view: View) -> Iterator[tuple[str, str]]:
     yield from ((value, "output") for value in view.outputs)
 
 
-def _one(found: Collected, node: Node, op: Op) -> None:
-    """Add one node's relations, and freeze the axes that they leave out."""
+def _ask(op: Op) -> Iterator[Relation]:
+    rule = lookup(op.domain, op.op_type)
+    if rule is not None and _known(op):
+        yield from rule(op)
+
+
+def _unsaid(op: Op, said: Iterable[Relation], sizes: Mapping[Axis, int]) -> Iterator[Freeze]:
+    """Freeze the axes that a node's rule leaves out."""
     mentioned: set[Axis] = set()
-    rule = lookup(node.domain, node.op_type)
-    reason = _NO_RULE if rule is None else _NO_AXIS if _known(op) else _NO_TENSOR
-    relations = list(rule(op)) if rule is not None and _known(op) else []
-    for relation in relations:
+    for relation in said:
         match relation:
             case Tie(a, b):
-                mentioned.update((a, b))
+                mentioned.update((a.plain, b.plain))
             case Split(axis, factors):
-                mentioned.update((axis, *(factor for factor, _ in factors)))
+                mentioned.update((axis.plain, *(factor.plain for factor, _ in factors)))
             case Contract():
-                found.contracts.append((node.index, relation))
-                continue
+                pass
             case _:
-                mentioned.add(relation.axis)
-        if isinstance(relation, Freeze):
-            found.blame.setdefault(relation.axis, node)
-        found.relations.append(relation)
+                mentioned.add(relation.axis.plain)
+    known = lookup(op.domain, op.op_type) is not None
+    reason = _NO_RULE if not known else _NO_AXIS if _known(op) else _NO_TENSOR
     unlock = _RULE
-    if (known := frozen.lookup(node.domain, node.op_type)) is not None:
-        reason, unlock = known.reason, known.unlock
-    for axis in _axes(found, op, node):
+    if (why := frozen.lookup(op.domain, op.op_type)) is not None:
+        reason, unlock = why.reason, why.unlock
+    for axis in _axes(sizes, op):
         if axis not in mentioned:
-            found.blame.setdefault(axis, node)
-            found.relations.append(Freeze(axis, reason.format(op=node.op_type), unlock=unlock))
+            yield Freeze(axis, reason.format(op=op.op_type), unlock=unlock)
 
 
 def _known(op: Op) -> bool:
@@ -120,17 +158,17 @@ def _known(op: Op) -> bool:
     return all(t is None or t.known for t in (*op.inputs, *op.outputs))
 
 
-def _axes(found: Collected, op: Op, node: Node) -> Iterator[Axis]:
+def _axes(sizes: Mapping[Axis, int], op: Op) -> Iterator[Axis]:
     parameters = _PARAMETERS.get(op.op_type, ())
     for slot, tensor in enumerate(op.inputs):
         if tensor is not None and slot not in parameters:
-            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in sizes)
     for tensor in op.outputs:
         if tensor is not None:
-            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in sizes)
     for body in op.bodies.values():
         for tensor in (*body.inputs, *body.outputs):
-            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in found.sizes)
+            yield from (tensor.axis(i) for i in tensor.axes() if tensor.axis(i) in sizes)
 
 
 # Inputs that say how, not what: their own axes are no channels.
@@ -187,7 +225,8 @@ def make_op(
         data = trace.values.get(value) if value in constants or value in numbers else None
         if data is None and view.is_constant(value):
             data = view.constant(value)
-        return Tensor(value, shape, value in constants, data)
+        uniform = uniform_value(view, value) if node.op_type in STATES else None
+        return Tensor(value, shape, value in constants, data, uniform)
 
     inputs, outputs = (
         tuple(tensor(value) if value else None for value in values)

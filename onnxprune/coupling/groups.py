@@ -3,13 +3,14 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
+from onnxprune.coupling.footprints import Footprint, Member, footprints
 from onnxprune.coupling.relations import Axis, Contract, Positions
 from onnxprune.coupling.solver import Frozen, Solution
 from onnxprune.model.view import Node, View
@@ -20,17 +21,6 @@ __all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
 Kind = Literal["filter", "neuron", "head", "head_dim", "unit", "stream", "expert", "conv_group"]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _RECURRENT = ("GRU", "LSTM", "RNN")
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where a group's channels sit on one axis.
-
-    ``positions`` has one row per channel: ``positions[c]`` are the places of channel ``c``.
-    """
-
-    axis: Axis
-    positions: Positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +41,9 @@ class Group:
         a statistic of what stays.
     nodes : tuple of str
         Names of the weighted operators on the way.
+    blocks : int array, shape (size,)
+        The block that each channel lies in. Equally many channels must go from each block:
+        units of each direction, inputs of each group of a convolution.
     """
 
     name: str
@@ -59,6 +52,26 @@ class Group:
     members: tuple[Member, ...]
     exact: bool
     nodes: tuple[str, ...]
+    blocks: NDArray[np.int64]
+
+    @property
+    def step(self) -> int:
+        """How many channels must go at a time: one of each block."""
+        return int(self.blocks.max(initial=0)) + 1
+
+    def balanced(self, order: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Reorder channels so that every ``step`` in a row hold one of each block.
+
+        Within a block the order stays; blocks are paired by rank.
+        """
+        given = np.asarray(order, np.int64)
+        if self.step == 1:
+            return given
+        rank = np.empty(len(given), np.int64)
+        for block in range(self.step):
+            inside = np.flatnonzero(self.blocks[given] == block)
+            rank[inside] = np.arange(len(inside))
+        return np.asarray(given[np.argsort(rank, kind="stable")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +93,6 @@ class Coupling:
     collected: Collected
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Positions of free classes, sorted by class, then axis, then position."""
-
-    label: NDArray[np.int64]
-    axis: NDArray[np.int64]
-    position: NDArray[np.int64]
-
-
 def make_groups(
     view: View, collected: Collected, solutions: Iterable[Solution], frozen: Mapping[Axis, Frozen]
 ) -> Coupling:
@@ -98,78 +102,22 @@ def make_groups(
     carries it), an activation carries it, and an exit contracts it.
     """
     contracts: dict[Axis, list[tuple[int, Contract]]] = defaultdict(list)
+    summed: dict[int, set[str]] = defaultdict(set)
     for node, contract in collected.contracts:
-        contracts[contract.axis].append((node, contract))
-    context = _Context(view, collected, contracts)
+        axis = collected.replaced.get(contract.axis, contract.axis)
+        contracts[axis].append((node, replace(contract, axis=axis)))
+        summed[node].add(axis.value)
+    context = _Context(view, collected, contracts, summed)
     groups: list[Group] = []
     seen: set[str] = set()
     for solution in solutions:
-        for members in _footprints(solution):
-            digest = _digest(members)
-            if digest in seen or not context.is_channel(members):
+        for found in footprints(solution, collected.blocks):
+            digest = _digest(found.members)
+            if digest in seen or not context.is_channel(found.members):
                 continue
             seen.add(digest)
-            groups.append(context.group(members, bool(solution.reading)))
+            groups.append(context.group(found, bool(solution.reading)))
     return Coupling(tuple(_named(groups)), frozen, contracts, collected)
-
-
-def _footprints(solution: Solution) -> list[tuple[Member, ...]]:
-    """Sort the free classes of a solution into sets with the same footprint."""
-    axes = list(solution.labels)
-    rows = _rows(solution, axes)
-    if not len(rows.label):
-        return []
-    starts = np.flatnonzero(np.diff(rows.label, prepend=-1))
-    sections = np.flatnonzero(
-        (np.diff(rows.label, prepend=-1) != 0) | (np.diff(rows.axis, prepend=-1) != 0)
-    )
-    counts = np.diff(np.append(sections, len(rows.label)))
-    mixed = _mix(rows.axis[sections] * 1_000_003 + counts)
-    bounds = np.searchsorted(sections, starts)
-    prints = np.add.reduceat(mixed, bounds)
-    found = []
-    for key in dict.fromkeys(prints.tolist()):
-        classes = np.flatnonzero(prints == key)
-        if len(classes) > 1:
-            found.append(_members(axes, rows, starts, classes))
-    return found
-
-
-def _rows(solution: Solution, axes: Sequence[Axis]) -> _Rows:
-    sizes = [len(solution.labels[axis]) for axis in axes]
-    if not sizes:
-        empty = np.empty(0, np.int64)
-        return _Rows(empty, empty, empty)
-    label = np.concatenate([solution.labels[axis] for axis in axes])
-    number = np.repeat(np.arange(len(axes)), sizes)
-    position = np.concatenate([np.arange(size) for size in sizes])
-    free = ~np.isin(label, np.fromiter(solution.frozen, np.int64, len(solution.frozen)))
-    label, number, position = label[free], number[free], position[free]
-    order = np.lexsort((position, number, label))
-    return _Rows(label[order], number[order], position[order])
-
-
-def _mix(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Scramble keys so that sums of them tell footprints apart."""
-    x = keys.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _members(
-    axes: Sequence[Axis], rows: _Rows, starts: NDArray[np.int64], classes: NDArray[np.int64]
-) -> tuple[Member, ...]:
-    ends = np.append(starts, len(rows.label))[1:]
-    first = slice(starts[classes[0]], ends[classes[0]])
-    pattern = rows.axis[first]
-    table = np.stack([rows.position[starts[c] : ends[c]] for c in classes])
-    table = table[np.lexsort(table.T[::-1])]
-    return tuple(
-        Member(axes[number], table[:, pattern == number])
-        for number in dict.fromkeys(pattern.tolist())
-    )
 
 
 def _digest(members: Sequence[Member]) -> str:
@@ -186,6 +134,7 @@ class _Context:
     view: View
     collected: Collected
     contracts: Mapping[Axis, list[tuple[int, Contract]]]
+    summed: Mapping[int, set[str]]
 
     def is_channel(self, members: Sequence[Member]) -> bool:
         """Has an exit that reads an activation, and something that makes it."""
@@ -215,13 +164,12 @@ class _Context:
 
     def _passes(self, node: Node, values: set[str]) -> bool:
         """Whether a weighted operator hands channels on instead of making them (depthwise)."""
-        summed = {
-            contract.axis.value for at, contract in self.collected.contracts if at == node.index
-        }
+        summed = self.summed.get(node.index, set())
         handed = set(node.inputs) & values - self.collected.constants
         return bool(handed - summed)
 
-    def group(self, members: Sequence[Member], read: bool) -> Group:
+    def group(self, found: Footprint, read: bool) -> Group:
+        members = found.members
         values = {member.axis.value for member in members}
         makers = [self.view.by_index[i] for i in self._makers({m.axis for m in members})]
         weighted = [
@@ -240,15 +188,18 @@ class _Context:
             for _, contract in self.contracts.get(member.axis, ())
         )
         nodes = tuple(dict.fromkeys(n.name for n in (weighted or makers)))
-        kind = _kind([plain(n).op_type for n in weighted], ordered[0], read)
-        return Group(first.name, kind, len(ordered[0].positions), tuple(ordered), exact, nodes)
+        kind = _kind([plain(n).op_type for n in weighted], ordered[0], found, read)
+        size = len(found.blocks)
+        return Group(first.name, kind, size, tuple(ordered), exact, nodes, found.blocks)
 
 
-def _kind(makers: Sequence[str], first: Member, read: bool) -> Kind:
+def _kind(makers: Sequence[str], first: Member, found: Footprint, read: bool) -> Kind:
     convolution = bool(makers) and makers[0] in _CONVOLUTIONS
     places = first.positions
     if makers and makers[0] in _RECURRENT:
         return "unit"
+    if found.blocks.any() and not convolution:
+        return "head_dim"
     if read and places.shape[1] > 1:
         consecutive = _longest_run(places[0]) > 2
         if convolution:
@@ -272,9 +223,5 @@ def _named(groups: Sequence[Group]) -> list[Group]:
     for group in groups:
         counts[group.name] += 1
         suffix = f"#{counts[group.name]}" if counts[group.name] > 1 else ""
-        named.append(
-            Group(
-                group.name + suffix, group.kind, group.size, group.members, group.exact, group.nodes
-            )
-        )
+        named.append(replace(group, name=group.name + suffix))
     return named

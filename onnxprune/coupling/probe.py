@@ -12,14 +12,14 @@ from onnxprune.coupling.relations import Axis, Free, Freeze, Positions, Relation
 from onnxprune.coupling.rules._registry import Op, Tensor
 from onnxprune.runtime.single import single
 
-__all__ = ["probe"]
+__all__ = ["MIXES", "NOWHERE", "Pairs", "index_marks", "moved_marks", "pairs_on", "probe"]
 
-_NOWHERE = -1  # the mark of elements that do not come from the probed input
-_MIXES = "{op} mixes this axis with others"
+NOWHERE = -1  # the mark of elements that do not come from the probed input
+MIXES = "{op} mixes this axis with others"
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
+class Pairs:
     """Which positions of a source axis arrive at which positions of a target axis."""
 
     source: Positions
@@ -67,7 +67,7 @@ def probe(op: Op, slots: tuple[int, ...]) -> Iterator[Relation]:
             yield Split(joined, tuple(factors))
         else:
             factor, positions = factors[0]
-            known = np.flatnonzero(positions != _NOWHERE)
+            known = np.flatnonzero(positions != NOWHERE)
             yield Tie(joined, factor, known, positions[known])
     yield from _rest_of_sources(op, slots, found)
     yield from _rest_of_outputs(op, slots, found)
@@ -91,12 +91,12 @@ def _one_axis(op: Op, slot: int, axis: int, found: _Found) -> Iterator[Relation]
     """Follow one axis of one input to every axis of every output."""
     source = op.x(slot)
     here = source.axis(axis)
-    for y, moved in zip(op.outputs, _run(op, _index(source, axis), slot), strict=True):
+    for y, moved in zip(op.outputs, moved_marks(op, index_marks(source, axis), slot), strict=True):
         if y is None:
             continue
         told: set[int] = set()
         for b in y.axes():
-            pairs, there = _pairs(moved, b), y.axis(b)
+            pairs, there = pairs_on(moved, b), y.axis(b)
             if y.shape[b] == 1 or (pairs.independent and not _single(pairs)):
                 continue
             if pairs.source_decides and pairs.target_decides:
@@ -113,14 +113,14 @@ def _one_axis(op: Op, slot: int, axis: int, found: _Found) -> Iterator[Relation]
             told.update(pairs.source.tolist())
             found.told[there].update(pairs.target.tolist())
         found.told[here] |= told
-        found.taken[here] |= set(np.unique(moved[moved != _NOWHERE]).tolist()) - told
+        found.taken[here] |= set(np.unique(moved[moved != NOWHERE]).tolist()) - told
 
 
 def _rest_of_sources(op: Op, slots: tuple[int, ...], found: _Found) -> Iterator[Relation]:
     """Positions of inputs that arrive alone stay; those that arrive nowhere may go."""
     for axis in {op.x(s).axis(i): None for s in slots for i in op.x(s).axes()}:
         if axis in found.mixed and not found.told[axis]:
-            yield Freeze(axis, _MIXES.format(op=op.op_type))
+            yield Freeze(axis, MIXES.format(op=op.op_type))
         elif taken := sorted(found.taken[axis]):
             yield Freeze(axis, f"{op.op_type} takes these positions by number", np.array(taken))
         elif not found.told[axis]:
@@ -138,12 +138,12 @@ def _rest_of_outputs(op: Op, slots: tuple[int, ...], found: _Found) -> Iterator[
             if size == 1 or not len(rest):
                 continue
             if found.mixed and len(rest) == size:
-                yield Freeze(axis, _MIXES.format(op=op.op_type))
+                yield Freeze(axis, MIXES.format(op=op.op_type))
                 continue
-            origins = origins or [_run(op, _numbers(op.x(slot)), slot) for slot in slots]
+            origins = origins or [moved_marks(op, _numbers(op.x(slot)), slot) for slot in slots]
             moved = [np.moveaxis(of_slot[number], b, 0) for of_slot in origins]
             copies = len(rest) == size and all((m == m[:1]).all() for m in moved)
-            fixed = [p for p in rest.tolist() if any((m[p] != _NOWHERE).any() for m in moved)]
+            fixed = [p for p in rest.tolist() if any((m[p] != NOWHERE).any() for m in moved)]
             if fixed and not copies:
                 reason = f"{op.op_type} fills these positions as a whole"
                 yield Freeze(axis, reason, np.array(fixed))
@@ -151,12 +151,12 @@ def _rest_of_outputs(op: Op, slots: tuple[int, ...], found: _Found) -> Iterator[
                 yield Free(axis)
 
 
-def _single(pairs: _Pairs) -> bool:
+def _single(pairs: Pairs) -> bool:
     """One position to one position: tied although that also looks independent."""
     return len(pairs.source) == 1
 
 
-def _index(source: Tensor, axis: int) -> NDArray[np.int64]:
+def index_marks(source: Tensor, axis: int) -> NDArray[np.int64]:
     """Let each element hold its index on one axis."""
     shape = [1] * source.rank
     shape[axis] = -1
@@ -169,7 +169,7 @@ def _numbers(source: Tensor) -> NDArray[np.int64]:
     return np.arange(np.prod(source.shape, dtype=np.int64)).reshape(source.shape)
 
 
-def _run(op: Op, marks: NDArray[np.int64], slot: int) -> list[NDArray[np.int64]]:
+def moved_marks(op: Op, marks: NDArray[np.int64], slot: int) -> list[NDArray[np.int64]]:
     """Run the operator with marks in place of one input and nothing in the others."""
     feeds: dict[str, NDArray[np.generic]] = {}
     names = []
@@ -183,14 +183,14 @@ def _run(op: Op, marks: NDArray[np.int64], slot: int) -> list[NDArray[np.int64]]
         elif tensor.data is not None and not _moves(op, number):
             feeds[name] = tensor.data
         else:
-            feeds[name] = np.full(tensor.shape, _NOWHERE, np.int64)
+            feeds[name] = np.full(tensor.shape, NOWHERE, np.int64)
     if op.op_type == "Pad":
-        feeds["i2"] = np.array(_NOWHERE, np.int64)
+        feeds["i2"] = np.array(NOWHERE, np.int64)
         names = [*names[:2], "i2", *names[3:]] if len(names) > 1 else names
     outputs = [f"o{n}" if y is not None else "" for n, y in enumerate(op.outputs)]
     attributes = dict(op.attributes)
     if op.op_type == "Pad" and "value" in attributes:
-        attributes["value"] = float(_NOWHERE)
+        attributes["value"] = float(NOWHERE)
     node = helper.make_node(op.op_type, names, outputs, **attributes)  # type: ignore[arg-type]
     results = single(node, op.opset).run(None, {k: v for k, v in feeds.items() if k in names})
     found = iter(results)
@@ -202,14 +202,14 @@ def _moves(op: Op, slot: int) -> bool:
     return slot == 0 or op.op_type in ("Concat", "ConcatFromSequence")
 
 
-def _pairs(moved: NDArray[np.int64], axis: int) -> _Pairs:
+def pairs_on(moved: NDArray[np.int64], axis: int) -> Pairs:
     """Collect the distinct (source, target) positions along one output axis."""
     size = moved.shape[axis]
     flat = np.moveaxis(moved, axis, -1).reshape(moved.size // max(size, 1), size)
     flat = _distinct_rows(flat)
-    known = flat != _NOWHERE
+    known = flat != NOWHERE
     keys = np.unique((flat * size + np.arange(size))[known])
-    return _Pairs(keys // size, keys % size)
+    return Pairs(keys // size, keys % size)
 
 
 def _distinct_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -221,6 +221,6 @@ def _distinct_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _map(size: int, at: Positions, value: Positions) -> Positions:
-    positions = np.full(size, _NOWHERE, np.int64)
+    positions = np.full(size, NOWHERE, np.int64)
     positions[at] = value
     return positions

@@ -1,7 +1,7 @@
 """The vocabulary of the rules: what an operator says about the axes of its values."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = [
     "NOTHING",
     "Axis",
+    "Balance",
     "Contract",
     "Free",
     "Freeze",
@@ -24,15 +25,25 @@ How = Literal["sum", "mean", "norm", "rms"]
 NOTHING = "nothing: the operator looks at the whole axis at once"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Axis:
-    """One axis of one value of the view."""
+class Axis(NamedTuple):
+    """One axis of one value of the view.
+
+    With ``by`` it is a *joint* axis: the positions of ``axis`` told apart by the block of axis
+    ``by`` that they lie in, numbered block by block (blocks are equal runs of ``by``). Different
+    positions may then go in each block: units per direction, inputs per group of a convolution.
+    """
 
     value: str
     axis: int
+    by: int = -1
+
+    @property
+    def plain(self) -> "Axis":
+        """The axis that positions are counted on."""
+        return Axis(self.value, self.axis)
 
     def __str__(self) -> str:
-        return f"{self.value}[{self.axis}]"
+        return f"{self.value}[{self.axis}]" + (f" by [{self.by}]" if self.by >= 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +108,15 @@ class Contract:
     zero: int | None = None
 
 
-Relation: TypeAlias = Tie | Split | Freeze | Free | Contract
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Equally many positions must stay in each of ``blocks`` equal runs of an axis.
+
+    The axis is a joint one, or one that the rule invents (a ``/`` in its name).
+    """
+
+    axis: Axis
+    blocks: int
+
+
+Relation: TypeAlias = Tie | Split | Freeze | Free | Contract | Balance

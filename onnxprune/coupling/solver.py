@@ -15,6 +15,7 @@ from onnxprune.coupling.relations import NOTHING, Axis, Freeze, Positions, Relat
 __all__ = ["Frozen", "Solution", "solve"]
 
 Labels = NDArray[np.int64]
+_FREE = np.iinfo(np.int64).max  # instead of the number of a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,13 @@ class _Base:
         self._edges: list[tuple[Labels, Labels]] = []
         for tie in (r for r in found if isinstance(r, Tie)):
             self._tie(tie.a, tie.b, tie.a_index, tie.b_index)
-        self.reasons: dict[int, Frozen] = {}
+        self.labels: Labels = np.arange(self.atoms.count)
         self._sorted: tuple[Labels, Labels] | None = None
-        self._fixed = np.zeros(self.atoms.count, bool)
-        self._why: dict[int, Frozen] = {}
+        self._reasons: list[Frozen] = []
+        self._reason = np.full(self.atoms.count, _FREE)  # number of the reason, by position
         for freeze in (r for r in found if isinstance(r, Freeze)):
             if freeze.axis in self.atoms.offsets:
-                why = Frozen(freeze.reason, freeze.unlock, freeze.axis)
+                why = Frozen(freeze.reason, freeze.unlock, freeze.axis.plain)
                 self._freeze(self.atoms.of(freeze.axis, freeze.index), why)
         self.sites = [s for s in map(self._known, (r for r in found if isinstance(r, Split))) if s]
         self._settle()
@@ -111,9 +112,8 @@ class _Base:
             self._edges.append((self.atoms.of(a, i), self.atoms.of(b, j)))
 
     def _freeze(self, atoms: Labels, why: Frozen) -> None:
-        self._fixed[atoms] = True
-        for atom in atoms.tolist():
-            self._why.setdefault(atom, why)
+        self._reason[atoms] = np.minimum(self._reason[atoms], len(self._reasons))
+        self._reasons.append(why)
 
     def _settle(self) -> None:
         """Find what is frozen anyway, and the sites that this leaves without a choice."""
@@ -141,7 +141,7 @@ class _Base:
 
     def all_frozen(self, axis: Axis) -> bool:
         """Say whether no position of an axis can go."""
-        return bool(self._frozen_labels[self.labels[self.atoms.of(axis)]].all())
+        return bool((self._best[self.of(axis)] < _FREE).all())
 
     def _pass_on(self, source: Axis, targets: list[Axis]) -> bool:
         """Freeze axes for the reason that another one is frozen."""
@@ -152,27 +152,21 @@ class _Base:
 
     def why(self, axis: Axis) -> Frozen:
         """Return the reason of a frozen axis."""
-        for label in np.unique(self.labels[self.atoms.of(axis)]).tolist():
-            if label in self.reasons:
-                return self.reasons[label]
-        return Frozen("frozen", NOTHING, axis)
+        first = int(self._best[self.of(axis)].min(initial=_FREE))
+        return self._reasons[first] if first < _FREE else Frozen("frozen", NOTHING, axis.plain)
 
     def _label(self) -> None:
-        count = self.atoms.count
-        self._sorted = None
+        """Join what new edges connect, and give each class its first reason."""
         if self._edges:
-            a = np.concatenate([e[0] for e in self._edges])
-            b = np.concatenate([e[1] for e in self._edges])
+            count = int(self.labels.max(initial=-1)) + 1
+            a, b = (self.labels[np.concatenate(side)] for side in zip(*self._edges, strict=True))
             graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
-            _, labels = connected_components(graph, directed=False)
-            self.labels: Labels = labels.astype(np.int64)
-        else:
-            self.labels = np.arange(count)
-        self._frozen_labels = np.zeros(count, bool)
-        self._frozen_labels[self.labels[self._fixed]] = True
-        self.reasons = {}
-        for atom, why in self._why.items():
-            self.reasons.setdefault(int(self.labels[atom]), why)
+            joined = connected_components(graph, directed=False)[1].astype(np.int64)
+            self.labels = joined[self.labels]
+            self._edges = []
+        self._sorted = None
+        self._best = np.full(int(self.labels.max(initial=-1)) + 1, _FREE)
+        np.minimum.at(self._best, self.labels, self._reason)
 
     def members(self, classes: Sequence[int]) -> Iterator[tuple[Axis, Positions, Labels]]:
         """Yield where some classes sit: per axis the positions and their classes."""
@@ -195,13 +189,14 @@ class _Base:
 
     def is_frozen(self, label: int) -> bool:
         """Say whether a class cannot go."""
-        return bool(self._frozen_labels[label])
+        return bool(self._best[label] < _FREE)
 
     def frozen_classes(self) -> frozenset[int]:
-        return frozenset(np.flatnonzero(self._frozen_labels).tolist())
+        return frozenset(np.flatnonzero(self._best < _FREE).tolist())
 
     def of(self, axis: Axis) -> Labels:
-        return self.labels[self.atoms.of(axis)]
+        start = self.atoms.offsets[axis]
+        return self.labels[start : start + self.atoms.sizes[axis]]
 
 
 def solve(
@@ -237,6 +232,7 @@ def solve(
                 covered |= used
                 solutions.append(solution)
     blocked = {axis: base.why(axis) for axis in base.atoms.offsets if base.all_frozen(axis)}
+    blocked = {axis.plain: why for axis, why in blocked.items()} | blocked
     return solutions, blocked
 
 
@@ -257,16 +253,17 @@ class _Merged:
         self.parent: dict[int, int] = {}
 
     def find(self, label: int) -> int:
-        root = label
-        while self.parent.setdefault(root, root) != root:
-            root = self.parent[root]
-        while self.parent[label] != root:
-            self.parent[label], label = root, self.parent[label]
+        parent, root = self.parent, label
+        while (above := parent.get(root, root)) != root:
+            root = above
+        while (above := parent.get(label, root)) != root:
+            parent[label], label = root, above
         return root
 
     def union(self, pairs: Iterable[tuple[int, int]]) -> None:
         for a, b in pairs:
-            self.parent[self.find(a)] = self.find(b)
+            root = self.find(b)
+            self.parent[self.find(a)] = self.parent[root] = root
 
 
 def _follow(
@@ -332,8 +329,7 @@ def _reading(
 
 def _classes_left(base: _Base, number: int, factor: Axis, merged: _Merged) -> int:
     trial = _Merged()
-    trial.parent = dict(merged.parent)
-    pairs = _pairs(base, number, factor)
+    pairs = [(merged.find(a), merged.find(b)) for a, b in _pairs(base, number, factor)]
     trial.union(pairs)
     return len({trial.find(whole) for whole, _ in pairs})
 

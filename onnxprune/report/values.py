@@ -101,12 +101,16 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPositions:
-    """Positions cut from one axis, in the original's index; ``value`` as named in the file."""
+    """Positions cut from one axis, in the original's index; ``value`` as named in the file.
+
+    Where each block of the axis ``by`` loses others, they are counted block by block.
+    """
 
     value: str
     axis: int
     positions: tuple[int, ...]
     initializer: bool
+    by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.relations import Axis
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.sparse import fill
 from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
-from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.keeps import Keeps, named, per_block
 from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
 from onnxprune.rewrite.shapes import Copy, ShapeRepair
 from onnxprune.runtime.trace import Trace
@@ -60,6 +61,8 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
         for name, value in attributes.items():
             _set_attribute(nodes[index], name, value)
     edges = {**_sliced(view, keeps), **repaired.edges}
+    for edge in repaired.dropped:
+        nodes[edge.node].input[edge.slot] = ""
     writer = _Writer(view, model)
     writer.write(edges)
     writer.insert(repaired.copies)
@@ -72,6 +75,7 @@ class _Repaired:
     attributes: Mapping[int, Mapping[str, object]]
     edges: Mapping[Edge, Array]
     copies: Mapping[Edge, Copy]
+    dropped: Sequence[Edge]
 
 
 def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -> _Repaired:
@@ -82,6 +86,7 @@ def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keep
     known = coupling.collected.constants | numbers
     attributes: dict[int, Mapping[str, object]] = {}
     wanted: dict[Edge, list[Array]] = {}
+    dropped: list[Edge] = []
     for node in view.nodes:
         if node.index in derived or values.isdisjoint((*node.inputs, *node.outputs)):
             continue
@@ -92,27 +97,41 @@ def _repair(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keep
             sites[0].refuse("its attributes depend on a dynamic axis")
         if sites[0].attributes:
             attributes[node.index] = sites[0].attributes
+        dropped += [Edge(node.index, slot) for slot in sites[0].dropped]
         for slot in sites[0].parameters:
             wanted[Edge(node.index, slot)] = [site.parameters[slot] for site in sites]
     shapes = ShapeRepair(view, derived, traces, keeps)
     shapes.settle(wanted)
-    return _Repaired(attributes, shapes.edges, shapes.copies)
+    return _Repaired(attributes, shapes.edges, shapes.copies, dropped)
 
 
 def _sliced(view: View, keeps: Keeps) -> dict[Edge, Array]:
     """Slice every constant that carries a cut axis, per slot that reads it."""
-    by_value: dict[str, list[tuple[int, NDArray[np.bool_]]]] = defaultdict(list)
-    for axis, mask in keeps.items():
+    by_value: dict[str, list[Axis]] = defaultdict(list)
+    for axis, _ in named(keeps):
         if view.is_constant(axis.value):
-            by_value[axis.value].append((axis.axis, mask))
+            by_value[axis.value].append(axis)
     edges = {}
-    for value, masks in by_value.items():
+    for value, axes in by_value.items():
         array = view.constant(value)
-        for number, keep in masks:
-            array = np.compress(keep, array, axis=number)
+        for axis in sorted(axes, key=lambda a: a.by < 0):  # blocks are counted on whole axes
+            array = _compress(array, axis, keeps[axis])
         for edge in view.uses[value].edges:
             edges[edge] = array
     return edges
+
+
+def _compress(array: Array, axis: Axis, keep: NDArray[np.bool_]) -> Array:
+    """Take what stays on an axis, from each block its own."""
+    if axis.by < 0:
+        return np.compress(keep, array, axis=axis.axis)
+    mask = per_block(axis, keep, array.shape)
+    counts = np.unique(mask.sum(axis=axis.axis))
+    if len(counts) > 1:
+        msg = f"{axis}: the blocks do not keep equally many positions"
+        raise UnrepresentableError(msg)
+    places = np.argsort(~mask, axis=axis.axis, kind="stable")
+    return np.take_along_axis(array, places.take(range(int(counts[0])), axis.axis), axis.axis)
 
 
 class _Writer:
@@ -240,7 +259,7 @@ def _set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
 def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
     """Bring shape annotations of cut values up to date."""
     sizes: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
-    for axis, mask in keeps.items():
+    for axis, mask in ((a, m) for a, m in keeps.items() if a.by < 0):
         sizes[view.original(axis.value)][axis.axis] = (len(mask), int(mask.sum()))
     for scope, graph in zip(view.scopes, graphs_of(model.graph), strict=True):
         whole = {t.name: tuple(t.dims) for t in scope.graph.initializer}

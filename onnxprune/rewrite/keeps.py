@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 
-__all__ = ["Keeps", "Mask", "keep_masks"]
+__all__ = ["Keeps", "Mask", "counted", "keep_masks", "named", "per_block"]
 
 Mask = NDArray[np.bool_]
 Keeps = Mapping[Axis, Mask]
+"""What stays. An axis with a joint one has its mask too, which counts but names no positions."""
 
 
 def keep_masks(
@@ -41,4 +42,42 @@ def keep_masks(
                 continue  # the invented group axis of a grouped convolution
             mask = masks.setdefault(member.axis, np.ones(sizes[member.axis], bool))
             mask[member.positions[np.asarray(channels)].ravel()] = False
-    return masks
+    return counted(masks, sizes)
+
+
+def counted(masks: Mapping[Axis, Mask], sizes: Mapping[Axis, int]) -> dict[Axis, Mask]:
+    """Give the plain axis of every joint one the mask of the first block: it says how many stay."""
+    first = {axis.plain: mask[: sizes[axis.plain]] for axis, mask in masks.items() if axis.by >= 0}
+    return {**first, **masks}
+
+
+def named(keeps: Keeps) -> list[tuple[Axis, Mask]]:
+    """Return the masks that name positions, sorted by axis."""
+    joint = {axis.plain for axis in keeps if axis.by >= 0}
+    return sorted((item for item in keeps.items() if item[0] not in joint), key=lambda i: i[0])
+
+
+def per_block(axis: Axis, mask: Mask, shape: Sequence[int]) -> Mask:
+    """Shape a mask so that it broadcasts against its value.
+
+    Parameters
+    ----------
+    axis : Axis
+    mask : bool array
+        Of all positions of the axis.
+    shape : sequence of int
+        Of the value.
+
+    Returns
+    -------
+    bool array
+        Its rank is the value's; size 1 on every axis that it says nothing of.
+    """
+    full = [1] * len(shape)
+    if axis.by < 0:
+        full[axis.axis] = len(mask)
+        return mask.reshape(full)
+    rows = mask.reshape(-1, shape[axis.axis])
+    rows = np.repeat(rows, shape[axis.by] // len(rows), axis=0)
+    full[axis.axis], full[axis.by] = shape[axis.axis], len(rows)
+    return (rows if axis.by < axis.axis else rows.T).reshape(full)

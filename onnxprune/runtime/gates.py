@@ -6,19 +6,20 @@ over the kept positions. The masks are graph inputs, so that one session serves 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.relations import Axis, Contract
 from onnxprune.model.scopes import graphs_of
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
+from onnxprune.rewrite.keeps import per_block
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["NORM", "Gated", "gate"]
@@ -47,23 +48,27 @@ class Gated:
     ----------
     model : ModelProto
         With one bool input per gated axis, and one ratio per axis that a statistic runs over.
-    shapes : mapping of Axis to shape
-        Of the mask inputs: the axis's size, then ones up to the value's rank.
+    values : mapping of Axis to shape
+        Of the value that each gated axis belongs to.
+    sizes : mapping of Axis to int
+        Positions of each gated axis.
     ratios : mapping of Axis to dtype
         Axes whose statistic needs (size / kept).
     """
 
     model: onnx.ModelProto
-    shapes: Mapping[Axis, tuple[int, ...]]
+    values: Mapping[Axis, tuple[int, ...]]
+    sizes: Mapping[Axis, int]
     ratios: Mapping[Axis, np.dtype[np.generic]]
 
     def feeds(self, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
         """Turn keep masks into feeds; axes that are not named stay whole."""
         feeds: dict[str, NDArray[np.generic]] = {}
-        for axis, shape in self.shapes.items():
+        for axis, shape in self.values.items():
             mask = keeps.get(axis)
-            mask = np.ones(shape[0], bool) if mask is None else mask
-            feeds[mask_name(axis)] = mask.reshape(shape)
+            mask = np.ones(self.sizes[axis], bool) if mask is None else mask
+            full = per_block(axis, mask, shape)
+            feeds[mask_name(axis)] = full.reshape(full.shape[_first(axis) :])
             if axis in self.ratios:
                 ratio = len(mask) / max(int(mask.sum()), 1)
                 feeds[_ratio_name(axis)] = np.asarray(ratio, self.ratios[axis])
@@ -72,7 +77,12 @@ class Gated:
 
 def mask_name(axis: Axis) -> str:
     """Name the mask input of an axis."""
-    return f"onnxprune/keep/{axis.value}/{axis.axis}"
+    return f"onnxprune/keep/{axis.value}/{axis.axis}" + (f"/{axis.by}" if axis.by >= 0 else "")
+
+
+def _first(axis: Axis) -> int:
+    """Number the first axis of a value that a mask says something of."""
+    return axis.axis if axis.by < 0 else min(axis.axis, axis.by)
 
 
 def _ratio_name(axis: Axis) -> str:
@@ -98,7 +108,7 @@ def gate(view: View, trace: Trace, coupling: Coupling, axes: Iterable[Axis]) -> 
     for axis in dict.fromkeys(axes):
         for node, contract in coupling.contracts.get(axis, ()):
             builder.close(view.by_index[node], contract)
-    return builder.build()
+    return builder.build(coupling.collected.sizes)
 
 
 class _Builder:
@@ -110,15 +120,13 @@ class _Builder:
         self.before: _Chains = {}
         self.after: _Chains = {}
         self.renamed: dict[tuple[int, int], str] = {}
-        self.shapes: dict[Axis, tuple[int, ...]] = {}
+        self.values: dict[Axis, tuple[int, ...]] = {}
         self.ratios: dict[Axis, np.dtype[np.generic]] = {}
         self.zeros: dict[str, onnx.TensorProto] = {}
 
     def close(self, node: Node, contract: Contract) -> None:
         axis = contract.axis
-        shape = self.trace.shapes[axis.value]
-        size = shape[axis.axis]
-        self.shapes[axis] = (size, *([1] * (len(shape) - 1 - axis.axis)))
+        self.values[axis] = self.trace.shapes[axis.value]
         if contract.how in ("norm", "rms"):
             self._masked_norm(node, contract)
             return
@@ -249,7 +257,7 @@ class _Builder:
         self.zeros[name] = numpy_helper.from_array(np.zeros((), dtype), name)
         return name
 
-    def build(self) -> Gated:
+    def build(self, sizes: Mapping[Axis, int]) -> Gated:
         model = onnx.ModelProto()
         model.CopyFrom(self.view.model)
         graphs = list(graphs_of(model.graph))
@@ -258,14 +266,12 @@ class _Builder:
             end -= len(graph.node)
             self._rewrite(graph, end)
         model.graph.initializer.extend(self.zeros.values())
-        for axis, shape in self.shapes.items():
-            model.graph.input.append(
-                helper.make_tensor_value_info(mask_name(axis), TensorProto.BOOL, shape)
-            )
-        for axis, dtype in self.ratios.items():
-            kind = helper.np_dtype_to_tensor_dtype(dtype)
-            model.graph.input.append(helper.make_tensor_value_info(_ratio_name(axis), kind, ()))
-        return Gated(upcast(model), self.shapes, self.ratios)
+        places = {axis: sizes[axis] for axis in self.values}
+        gated = Gated(model, self.values, places, self.ratios)
+        for name, mask in gated.feeds({}).items():
+            kind = helper.np_dtype_to_tensor_dtype(mask.dtype)
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, mask.shape))
+        return replace(gated, model=upcast(model))
 
     def _rewrite(self, graph: onnx.GraphProto, first: int) -> None:
         """Put in what was collected for the nodes of one graph; bodies capture masks and zeros."""

@@ -55,7 +55,7 @@ class _Allocator:
         self.budget, self.sizes = budget, sizes
         self.most = {g.name: start.get(g.name, g.size) for g in groups}
         self.now = dict(self.most)
-        self.terms = {g.name: costs.touched({m.axis: 0 for m in g.members}) for g in groups}
+        self.terms = {g.name: costs.touched({m.axis.plain: 0 for m in g.members}) for g in groups}
         self.sharing = {
             name: [other for other in self.groups if self.terms[name] & self.terms[other]]
             for name in self.groups

@@ -110,7 +110,7 @@ def set_pace(
     """
     progress.stage("table")
     operators = list(find_operators(found.view, found.stated))
-    free = {member.axis for group in groups for member in group.members}
+    free = {member.axis.plain for group in groups for member in group.members}
     table, notes = _table(operators, free, options, progress)
     parts = _Parts(found, operators, table)
     here = options.latency_table is None
@@ -229,7 +229,7 @@ def _corrected(found: Analysis, groups: Sequence[Group], parts: _Parts, options:
     """Time the original and some cuts of it, and fit the sum to them."""
     models, keeps = [found.runnable(found.view.model)], [dict[Axis, np.ndarray]()]
     rng = np.random.default_rng(options.seed)
-    steps = parts.steps({m.axis for g in groups for m in g.members})
+    steps = parts.steps({m.axis.plain for g in groups for m in g.members})
     for number in range(_CUTS):
         made = _some_cut(found, groups, steps, (number + 0.5) / _CUTS, rng)
         if made is not None:

@@ -104,7 +104,11 @@ def choose(
         if allocation.met:
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
-    paying = {g.name: max(steps.get(m.axis, 1) for m in g.members) for g in groups} if steps else {}
+    paying = (
+        {g.name: max(steps.get(m.axis.plain, 1) for m in g.members) for g in groups}
+        if steps
+        else {}
+    )
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
 
 

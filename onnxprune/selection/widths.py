@@ -44,13 +44,15 @@ def allowed_widths(
     list of int
         The group's size first.
     """
-    step = 1
+    step = group.step
     for member in group.members:
         if member.axis in sizes:
             places = member.positions.shape[1]
             if group.kind == "head" and places == 1:
                 continue
-            whole_step = lcm(multiple, steps.get(member.axis, 1))
+            whole_step = lcm(multiple, steps.get(member.axis.plain, 1))
+            # So many channels are one position of a joint axis, or ``places`` of a plain one.
+            whole_step *= sizes[member.axis] // sizes[member.axis.plain]
             step = lcm(step, whole_step // gcd(whole_step, places))
     least = max(1, round(_NARROWEST * group.size))
     whole = all(

@@ -33,6 +33,7 @@ def activation_importance(
     float array, shape (channels,)
     """
     members = {member.axis: member for member in group.members}
+    sizes = coupling.collected.sizes
     total = np.zeros(group.size)
     for axis, member in members.items():
         arrays = [feed[axis.value] for feed in caches if axis.value in feed]
@@ -40,20 +41,26 @@ def activation_importance(
             inner = axis.value in view.inner  # no run shows it: the weights alone count
             if not (arrays or inner) or contract.how != "sum":
                 continue
-            shown = np.ones(member.positions.max() + 1) if inner else _energy(arrays, axis.axis)
+            shown = np.ones(sizes[axis]) if inner else _energy(arrays, axis, sizes[axis])
             energy = _per_channel(shown, member)
-            weights = _weights(view, view.by_index[node].inputs, members)
+            weights = _weights(view, view.by_index[node].inputs, members, sizes)
             score = energy * weights
             total += score / score.sum() if score.sum() > 0 else 0.0
     return total
 
 
-def _energy(arrays: Sequence[NDArray[np.generic]], axis: int) -> NDArray[np.float64]:
-    """Mean square over everything but one axis."""
-    parts = [
-        (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) ** 2).mean(axis=1)
-        for a in arrays
-    ]
+def _energy(arrays: Sequence[NDArray[np.generic]], axis: Axis, size: int) -> NDArray[np.float64]:
+    """Mean square at each position of an axis."""
+    parts = []
+    for array in arrays:
+        square = array.astype(np.float64) ** 2
+        if axis.by >= 0:  # blocks are equal runs
+            square = np.moveaxis(square, (axis.by, axis.axis), (0, 1))
+            blocks = size // square.shape[1]
+            square = square.reshape(blocks, -1, *square.shape[1:]).swapaxes(1, 2)
+        else:
+            square = np.moveaxis(square, axis.axis, 0)
+        parts.append(square.reshape(size, -1).mean(axis=1))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -62,12 +69,10 @@ def _per_channel(positions: NDArray[np.float64], member: Member) -> NDArray[np.f
 
 
 def _weights(
-    view: View, inputs: Sequence[str], members: Mapping[Axis, Member]
+    view: View, inputs: Sequence[str], members: Mapping[Axis, Member], sizes: Mapping[Axis, int]
 ) -> NDArray[np.float64]:
-    """Squared norm of what each channel is multiplied with; 1 where that is no constant."""
+    """Mean square of what each channel is multiplied with; 1 where that is no constant."""
     for axis, member in members.items():
-        value, number = axis.value, axis.axis
-        if value in inputs and view.is_constant(value):
-            array = np.moveaxis(view.constant(value), number, 0).astype(np.float64)
-            return _per_channel((array.reshape(len(array), -1) ** 2).sum(axis=1), member)
+        if axis.value in inputs and view.is_constant(axis.value):
+            return _per_channel(_energy([view.constant(axis.value)], axis, sizes[axis]), member)
     return np.ones(())

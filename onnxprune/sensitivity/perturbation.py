@@ -122,7 +122,9 @@ class _Measurer:
         """
         ready = self.prepare(group)
         levels = np.array(_CALIBRATED) * found.plain.max()
-        counts = np.unique(np.clip(np.searchsorted(found.plain, levels), 1, group.size - 1))
+        step = group.step  # as many of each block
+        counts = -(-np.searchsorted(found.plain, levels) // step) * step
+        counts = np.unique(np.clip(counts, step, group.size - step))
         measured = sum(self.error(ready, group, found.order[:count]) for count in counts)
         local = float(found.plain[counts].sum())
         scale = measured / local if local > 0 else 0.0
@@ -144,10 +146,11 @@ class _Measurer:
                 break
         if len(vectors) == group.size:
             table = np.stack(vectors)
-            order, scores = greedy_order(table), (table.astype(np.float64) ** 2).sum(axis=1)
+            order = group.balanced(greedy_order(table))
+            scores = (table.astype(np.float64) ** 2).sum(axis=1)
         else:
             scores = activation_importance(self.view, self.coupling, group, self.exits(group))
-            order = np.argsort(scores, kind="stable")
+            order = group.balanced(np.argsort(scores, kind="stable"))
         errors = [self.error(ready, group, order[: group.size - width]) for width in widths]
         method: Method = "perturbation" if len(vectors) == group.size else "activation"
         return GroupSensitivity(order, scores, widths, np.maximum.accumulate(errors), method)

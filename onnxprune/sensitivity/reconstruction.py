@@ -103,7 +103,7 @@ def reconstruct(
                 _reader(view, site, member, moments[site.node.index], spreads[site.node.index])
                 for site, member in readers[group.name]
             ]
-            eliminated[group.name] = eliminate(parts, group.size)
+            eliminated[group.name] = eliminate(parts, group.blocks)
     return eliminated
 
 
@@ -188,35 +188,45 @@ def _reader(view: View, site: Site, member: Member, moments: Array, spread: floa
     return Reader(moments, matrix.astype(np.float64), places, max(spread, 1e-12))
 
 
-def eliminate(readers: Sequence[Reader], channels: int) -> Elimination:
+def eliminate(readers: Sequence[Reader], blocks: NDArray[np.int64]) -> Elimination:
     """Remove channels one after the other, always the cheapest with the rest refitted.
+
+    Where channels lie in blocks that must stay equally wide, the cheapest of each goes in turn.
 
     Parameters
     ----------
     readers : sequence of Reader
         All layers that read the group; judged together.
-    channels : int
+    blocks : int array, shape (channels,)
+        The block of each channel.
 
     Returns
     -------
     Elimination
     """
     states = [_State(reader) for reader in readers]
-    alive = np.ones(channels, bool)
+    alive = np.ones(len(blocks), bool)
     order: list[int] = []
     errors = [0.0]
-    step = max(1, channels // _STEPS)
     while alive.any():
         left = np.flatnonzero(alive)
         scores = np.sum([state.scores(left) for state in states], axis=0)
-        for place in np.argsort(scores, kind="stable")[: min(step, len(left))].tolist():
-            channel = int(left[place])
+        for channel in _cheapest(left[np.argsort(scores, kind="stable")], blocks):
             cost = sum(state.remove(channel) for state in states)
             alive[channel] = False
             order.append(channel)
             errors.append(errors[-1] + max(float(cost), 0.0))
     sequence = np.asarray(order, np.int64)
     return Elimination(sequence, np.asarray(errors), _plain(readers, sequence))
+
+
+def _cheapest(ranked: NDArray[np.int64], blocks: NDArray[np.int64]) -> list[int]:
+    """Take the first channels, or the first of each block where there are several."""
+    if blocks.any():
+        _, first = np.unique(blocks[ranked], return_index=True)
+        ranked = ranked[np.sort(first)]
+        return [int(channel) for channel in ranked]
+    return [int(channel) for channel in ranked[: max(1, len(blocks) // _STEPS)]]
 
 
 class _State:

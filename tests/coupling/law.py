@@ -20,6 +20,7 @@ from onnxprune.coupling.solver import Solution, solve
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.rewrite.cut import cut
+from onnxprune.rewrite.keeps import counted
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Session
@@ -73,7 +74,7 @@ def set_up(case: OpCase) -> Bench:
     view = build_view(model, Path())
     seen = _trace_by_reference(view, first) if "onnxruntime" in case.skip else trace(view, first)
     collected = collect(view, seen, interface=False)
-    solutions, frozen = solve(collected.relations, collected.sizes)
+    solutions, frozen = solve(collected.relations, collected.atoms)
     coupling = make_groups(view, collected, solutions, frozen)
     return Bench(case, feed, view, seen, coupling, solutions)
 
@@ -137,6 +138,8 @@ def _subset(bench: Bench, solution: Solution, share: float, rng: np.random.Gener
     """
     sizes = bench.sizes
     labels = {axis: found for axis, found in solution.labels.items() if axis in sizes}
+    if solution.labels.keys() & bench.coupling.collected.blocks.keys():
+        return _balanced_subset(bench, solution, abs(share), rng)
     free = sorted({int(c) for found in labels.values() for c in found} - solution.frozen)
     rng.shuffle(free)
     if share < 0:
@@ -153,11 +156,55 @@ def _subset(bench: Bench, solution: Solution, share: float, rng: np.random.Gener
     return {axis: mask for axis, mask in keeps.items() if not mask.all()}
 
 
+def _balanced_subset(
+    bench: Bench, solution: Solution, share: float, rng: np.random.Generator
+) -> Keeps:
+    """Remove as many classes from each block, by chance, and leave one of each; maybe nothing."""
+    blocks = bench.coupling.collected.blocks
+    places: dict[int, list[tuple[Axis, int]]] = {}
+    for axis, found in solution.labels.items():
+        size = len(found) // blocks.get(axis, 1)
+        for position, label in enumerate(found.tolist()):
+            if label not in solution.frozen:
+                places.setdefault(label, []).append((axis, position // size))
+    by_block: dict[frozenset[tuple[Axis, int]], list[int]] = {}
+    for label, held in places.items():
+        by_block.setdefault(frozenset(held), []).append(label)
+    count = max(1, round(share * min(map(len, by_block.values()), default=0)))
+    gone = [c for found in by_block.values() for c in rng.permutation(found)[:count]]
+    keeps = {a: ~np.isin(found, gone) for a, found in solution.labels.items() if a in bench.sizes}
+    for axis, mask in keeps.items():
+        rows = mask.reshape(blocks.get(axis, 1), -1).sum(axis=1)
+        if len(set(rows.tolist())) > 1 or not rows.all():
+            return {}
+    return counted({a: m for a, m in keeps.items() if not m.all()}, bench.sizes)
+
+
 def take(name: str, array: Array, keeps: Keeps) -> Array:
+    joint = [axis for axis in keeps if axis.value == name and axis.by >= 0]
+    for axis in joint:
+        rows = np.moveaxis(array, (axis.by, axis.axis), (0, 1))
+        masks = keeps[axis].reshape(-1, rows.shape[1])
+        masks = np.repeat(masks, len(rows) // len(masks), axis=0)
+        rows = np.stack([np.compress(m, r, axis=0) for m, r in zip(masks, rows, strict=True)])
+        array = np.moveaxis(rows, (0, 1), (axis.by, axis.axis))
     for axis in range(array.ndim):
-        if (mask := keeps.get(Axis(name, axis))) is not None:
+        mask = keeps.get(Axis(name, axis))
+        if mask is not None and axis not in [a.axis for a in joint]:
             array = np.compress(mask, array, axis=axis)
     return array
+
+
+def zeroed(array: Array, axis: Axis, mask: np.ndarray, zero: Array) -> Array:
+    """Put zeros where a mask of an axis, or of each of its blocks, is false."""
+    if axis.by < 0:
+        shape = [-1 if i == axis.axis else 1 for i in range(array.ndim)]
+        return np.where(mask.reshape(shape), array, zero)
+    copy = np.moveaxis(array.copy(), (axis.by, axis.axis), (0, 1))
+    masks = mask.reshape(-1, copy.shape[1])
+    for row in range(len(copy)):
+        copy[row, ~masks[row * len(masks) // len(copy)]] = zero
+    return np.moveaxis(copy, (0, 1), (axis.by, axis.axis))
 
 
 def masked_run(
@@ -171,12 +218,10 @@ def masked_run(
             if contract.how in ("norm", "rms"):
                 return _norm(bench, keeps, contract.how)
             held = feed if axis.value in feed else weights
-            array = held[axis.value]
-            shape = [-1 if i == axis.axis else 1 for i in range(array.ndim)]
-            zero = np.zeros((), array.dtype)
+            zero = np.zeros((), held[axis.value].dtype)
             if contract.zero is not None and contract.zero < len(bench.view.by_index[node].inputs):
                 zero = weights[bench.view.by_index[node].inputs[contract.zero]]
-            held[axis.value] = np.where(mask.reshape(shape), array, zero)
+            held[axis.value] = zeroed(held[axis.value], axis, mask, zero)
             if contract.how == "mean":
                 scale *= len(mask) / mask.sum()
     outputs = run(_with_weights(bench.view.model, weights), feed)
@@ -248,7 +293,9 @@ def broken(bench: Bench, keeps: Keeps) -> str:
     for judge, run in bench.judges().items():
         whole = dict(zip(names, masked_run(bench, keeps, run), strict=True))
         if any(
-            len(m) != whole[a.value].shape[a.axis] for a, m in keeps.items() if a.value in whole
+            len(m) != whole[a.value].shape[a.axis]
+            for a, m in keeps.items()
+            if a.value in whole and a.by < 0
         ):
             return f"{judge}: the data decide the size of an output"
         wanted = [take(name, array, keeps) for name, array in whole.items()]

@@ -47,7 +47,7 @@ def test_attention_with_three_projections():
     q, k, v = (_heads(net, net.linear(y, 16, 24, name=n)) for n in "qkv")
     y = net.linear(_attend(net, q, k, v), 24, 16, name="o")
     looked = cuts_hold(_out(net, _layer_norm(net, net.op("Add", x, y))))
-    assert _sizes(looked) == [("head", 4), ("head_dim", 6), ("head_dim", 6), ("stream", 16)]
+    assert _sizes(looked) == [("head", 4), ("head_dim", 24), ("head_dim", 24), ("stream", 16)]
     stream = looked.group("embed")
     assert not stream.exact
     assert set(stream.nodes) >= {"embed", "o"}
@@ -84,7 +84,7 @@ def test_attention_split_from_one_projection():
     q, k, v = (_heads(net, part) for part in parts)
     y = net.linear(_attend(net, q, k, v), 24, 16, name="o")
     looked = cuts_hold(_out(net, y))
-    assert {("head", 4), ("head_dim", 6)} <= set(_sizes(looked))
+    assert {("head", 4), ("head_dim", 24)} <= set(_sizes(looked))
 
 
 def test_grouped_queries():

@@ -193,8 +193,8 @@ def test_heads_from_computed_shapes():
     kinds = sorted((kind, size) for _, kind, size in looked.found)
     assert [k for k in kinds if k[0].startswith("head")] == [
         ("head", 4),
-        ("head_dim", 6),
-        ("head_dim", 6),
+        ("head_dim", 24),
+        ("head_dim", 24),
     ]
 
 

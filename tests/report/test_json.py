@@ -95,6 +95,7 @@ def test_run_has_the_promised_shape(report):
         "axis": 0,
         "positions": [1, 5],
         "initializer": True,
+        "by": None,
     }
     assert document["refitted"] == document["added"] == document["rotated"] == []
 

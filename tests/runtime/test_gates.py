@@ -43,7 +43,7 @@ def feed_of(found):
 def test_whole_masks_change_nothing(make, tmp_path):
     found = nets.look(make(), tmp_path)
     gated, session = gated_session(found)
-    assert gated.shapes
+    assert gated.sizes
     feed = feed_of(found)
     whole = session.run({**feed, **gated.feeds({})})
     for name, array in Session(found.view.model).run(feed).items():
@@ -111,7 +111,7 @@ def test_masked_layer_norm_by_hand(opset, bias, tmp_path):
     gamma, *beta = (found.view.constant(v)[keep] for v in vectors)
     x = x * gamma + (beta[0] if beta else 0)
     weight = found.view.constant(found.view.by_index[len(net.nodes) - 1].inputs[1])
-    keeps = {axis: keep for axis in gated.shapes if gated.shapes[axis][0] == 8}
+    keeps = {axis: keep for axis, size in gated.sizes.items() if size == 8}
     found_ = session.run({**feed, **gated.feeds(keeps)})[out]
     np.testing.assert_allclose(found_, x @ weight[keep], rtol=1e-4, atol=1e-5)
 
@@ -126,7 +126,7 @@ def test_infinities_behind_a_closed_gate_do_not_turn_into_nan(tmp_path):
     y = net.op("Log", net.op("Relu", net.op("Gemm", "x", net.weight(8, 6))))  # log 0 = -inf
     found = nets.look(net.model({"x": ("N", 8)}, net.op("Gemm", y, net.weight(6, 3))), tmp_path)
     gated, session = gated_session(found)
-    shut = {axis: np.zeros(shape[0], bool) for axis, shape in gated.shapes.items()}
+    shut = {axis: np.zeros(size, bool) for axis, size in gated.sizes.items()}
     feed = feed_of(found)
     assert not np.isfinite(session.run({**feed, **gated.feeds({})})["v3"]).all()
     np.testing.assert_array_equal(session.run({**feed, **gated.feeds(shut)})["v3"], 0)
@@ -141,7 +141,7 @@ def test_the_same_value_in_two_slots_is_gated_in_both(tmp_path):
     keep = np.arange(8) % 3 > 0
     feed = feed_of(found)
     inner = inner_value(found, y, feed)[..., keep].astype(np.float64)
-    masks = gated.feeds(dict.fromkeys(gated.shapes, keep))
+    masks = gated.feeds(dict.fromkeys(gated.sizes, keep))
     np.testing.assert_allclose(
         session.run({**feed, **masks})[squared], inner @ inner.swapaxes(1, 2), rtol=1e-4, atol=1e-5
     )
@@ -150,7 +150,7 @@ def test_the_same_value_in_two_slots_is_gated_in_both(tmp_path):
 def test_axes_without_an_exit_are_passed_over(tmp_path):
     found = nets.look(nets.mlp(8, 6, 3), tmp_path)
     gated = gate(found.view, found.traces[0], found.coupling, [Axis("v2", 1), Axis("nothing", 0)])
-    assert gated.shapes == {}
+    assert gated.sizes == {}
     assert gated.feeds({}) == {}
     assert list(gated.model.graph.node) == list(found.view.model.graph.node)
 

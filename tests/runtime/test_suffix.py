@@ -36,9 +36,9 @@ def cached(found, suffix, feed):
 def random_keeps(gated, seed):
     """One mask for all axes of a group of one place per channel; else everything stays."""
     rng = np.random.default_rng(seed)
-    sizes = {shape[0] for shape in gated.shapes.values()}
+    sizes = set(gated.sizes.values())
     masks = {size: rng.random(size) < 0.6 for size in sizes}
-    return {axis: masks[shape[0]] for axis, shape in gated.shapes.items()}
+    return {axis: masks[size] for axis, size in gated.sizes.items()}
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["suffix", "whole"])
@@ -90,6 +90,6 @@ def test_gates_that_reach_nothing_need_no_session(tmp_path):
     found = nets.look(nets.dead_end(), tmp_path)
     lost = nets.group_of(found, "Gemm_1")
     gated, suffix = parts(found, lost)
-    assert gated.shapes
+    assert gated.sizes
     assert suffix.session is None
     assert suffix.run({}, gated.feeds({})) == {}

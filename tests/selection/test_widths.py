@@ -16,7 +16,15 @@ def group(*members, kind="filter"):
         axis = Axis(f"v{number}", 1)
         made.append(Member(axis, np.arange(places * channels).reshape(channels, places)))
         sizes[axis] = size
-    return Group("g", kind, len(made[0].positions), tuple(made), True, ()), sizes
+    return Group(
+        "g",
+        kind,
+        len(made[0].positions),
+        tuple(made),
+        True,
+        (),
+        np.zeros(len(made[0].positions), int),
+    ), sizes
 
 
 @pytest.mark.parametrize(

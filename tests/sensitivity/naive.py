@@ -12,7 +12,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Silent
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.rewrite.keeps import keep_masks, per_block
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.perturbation import Batches, measure
@@ -79,7 +79,7 @@ def zeroed(found: Analysis, group: Group, channel: int) -> onnx.ModelProto:
     exits = [(n, c.axis) for a in places for n, c in found.coupling.contracts.get(a, ())]
     for node, axis in exits:
         if found.view.is_constant(axis.value):
-            _zero_constant(model, found.view.original(axis.value), axis, places[axis])
+            _zero_constant(found, model, axis, places[axis])
             done.add(node)
     waiting = [(node, axis) for node, axis in exits if node not in done]
     for node, axis in sorted(dict(waiting).items(), reverse=True):
@@ -87,22 +87,27 @@ def zeroed(found: Analysis, group: Group, channel: int) -> onnx.ModelProto:
     return model
 
 
-def _zero_constant(model: onnx.ModelProto, name: str, axis: Axis, places: np.ndarray) -> None:
+def _kept(found: Analysis, axis: Axis, places: np.ndarray) -> np.ndarray:
+    """A mask without some places, in the rank of its value."""
+    mask = np.ones(found.coupling.collected.sizes[axis], bool)
+    mask[places] = False
+    return per_block(axis, mask, found.traces[0].shapes[axis.value])
+
+
+def _zero_constant(found: Analysis, model: onnx.ModelProto, axis: Axis, places: np.ndarray) -> None:
+    name = found.view.original(axis.value)
     tensors = {t.name: t for t in model.graph.initializer}
     tensors |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
-    array = numpy_helper.to_array(tensors[name]).copy()
-    np.moveaxis(array, axis.axis, 0)[places] = 0
+    array = numpy_helper.to_array(tensors[name])
+    array = array * _kept(found, axis, places).astype(array.dtype)
     tensors[name].CopyFrom(numpy_helper.from_array(array, tensors[name].name))
 
 
 def _mask_edge(
     found: Analysis, model: onnx.ModelProto, node: int, axis: Axis, places: np.ndarray
 ) -> None:
-    shape = found.traces[0].shapes[axis.value]
-    mask = np.ones(shape[axis.axis], found.traces[0].dtypes[axis.value])
-    mask[places] = 0
+    mask = _kept(found, axis, places).astype(found.traces[0].dtypes[axis.value])
     name = f"naive_{node}_{axis.axis}"
-    mask = mask.reshape(-1, *[1] * (len(shape) - 1 - axis.axis))
     model.graph.initializer.append(numpy_helper.from_array(mask, name))
     inputs = model.graph.node[node].input
     slot = list(inputs).index(axis.value)

@@ -95,7 +95,10 @@ def check(row: Row, path: Path, macs: float) -> Iterator[Row]:
     yield row
     if good:
         rng = np.random.default_rng(0)
-        half = [(g, sorted(rng.choice(g.size, g.size // 2, replace=False).tolist())) for g in good]
+        half = [
+            (g, g.balanced(rng.permutation(g.size))[: g.size // g.step // 2 * g.step].tolist())
+            for g in good
+        ]
         together, reason = attempt(found, half)
         row = replace(row, together=together, note="; ".join(filter(None, (row.note, reason))))
         yield row
@@ -119,7 +122,7 @@ def to_macs(row: Row, found: Analysis, groups: Sequence[Group], options: Options
 
 def _by_chance(found: Analysis, group: Group) -> GroupSensitivity:
     widths = np.array(allowed_widths(group, 1, found.coupling.collected.sizes))
-    order = np.random.default_rng(group.size).permutation(group.size)
+    order = group.balanced(np.random.default_rng(group.size).permutation(group.size))
     scores = np.ones(group.size)
     return GroupSensitivity(order, scores, widths, (1 - widths / group.size) ** 2, "activation")
 

@@ -35,12 +35,14 @@ class Tensor:
 
     ``constant`` is true for initializers and what is computed from them alone; ``data`` holds the
     elements of small values: parameters such as a target shape can be read even when computed.
+    ``uniform`` is the number that all elements of a recurrent layer's initial state are.
     """
 
     value: str
     shape: tuple[int, ...]
     constant: bool
     data: NDArray[np.generic] | None
+    uniform: float | None = None
 
     @property
     def known(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.coupling.relations import Axis, Contract, Relation, Split, Tie
+from onnxprune.coupling.relations import Axis, Balance, Contract, Relation, Split, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
 
@@ -20,9 +20,10 @@ def conv(op: Op) -> Iterator[Relation]:
         yield Tie(bias.axis(0), y.axis(1))
     if groups == 1:
         yield Tie(x.axis(1), w.axis(1))
-        yield Contract(x.axis(1), 0)
     else:
-        yield from _grouped(op, groups, reads=(x, 1), inner=w.axis(1), makes=(y, 1))
+        yield from _grouped(op, groups, reads=(x, 1), makes=(y, 1))
+    if x.shape[1] > groups:
+        yield Contract(x.axis(1), 0)
 
 
 @rule("FusedConv", domain=MICROSOFT)
@@ -62,9 +63,9 @@ def conv_transpose(op: Op) -> Iterator[Relation]:
         yield Tie(bias.axis(0), y.axis(1))
     if groups == 1:
         yield Tie(w.axis(1), y.axis(1))
-        yield Contract(x.axis(1), 0)
     else:
-        yield from _grouped(op, groups, reads=(y, 1), inner=w.axis(1), makes=(x, 1))
+        yield from _grouped(op, groups, reads=(y, 1), makes=(x, 1))
+    if x.shape[1] > groups:
         yield Contract(x.axis(1), 0)
 
 
@@ -75,22 +76,20 @@ def conv_transpose_with_pads(op: Op) -> Iterator[Relation]:
 
 
 def _grouped(
-    op: Op, groups: int, *, reads: tuple[Tensor, int], inner: Axis, makes: tuple[Tensor, int]
+    op: Op, groups: int, *, reads: tuple[Tensor, int], makes: tuple[Tensor, int]
 ) -> Iterator[Relation]:
-    """Both channel axes are groups x offset; the offset within a group is the weight's axis.
+    """Both channel axes are groups x offset: whole groups go, or equally many of each group.
 
-    ``reads`` is the side whose offset the weight's second axis counts. Where a group holds one
-    channel (depthwise), the group *is* the channel and nothing is summed.
+    ``reads`` is the side whose offsets the weight's second axis counts, group by group. Where a
+    group holds one channel (depthwise), the group *is* the channel and nothing is summed.
     """
     group = Axis(f"{op.name}/group", 0)
-    for (tensor, axis), factor in ((reads, inner), (makes, Axis(f"{op.name}/offset", 0))):
-        size = tensor.shape[axis]
-        position = np.arange(size)
-        offset = size // groups
+    counted = Axis(op.x(1).value, 1, by=0)
+    for (tensor, axis), piece in ((reads, counted), (makes, Axis(f"{op.name}/piece", 0))):
+        position = np.arange(tensor.shape[axis])
+        offset = len(position) // groups
         if offset == 1:
             yield Tie(tensor.axis(axis), group, position, position)
         else:
-            maps = ((group, position // offset), (factor, position % offset))
-            yield Split(tensor.axis(axis), maps)
-    if reads[0] is op.x(0) and reads[0].shape[1] > groups:
-        yield Contract(reads[0].axis(1), 0)
+            yield Split(tensor.axis(axis), ((group, position // offset), (piece, position)))
+            yield Balance(piece, groups)

@@ -24,8 +24,8 @@ class Site:
     """One node under a cut, at the sizes of one trace.
 
     ``attributes`` collects new attribute values (None: the attribute goes), ``parameters`` new
-    values of parameter inputs; a slot past the last input is added. ``known`` names the values
-    that constants and shapes decide.
+    values of parameter inputs; a slot past the last input is added. ``dropped`` collects optional
+    inputs that go. ``known`` names the values that constants and shapes decide.
     """
 
     def __init__(self, node: Node, trace: Trace, keeps: Keeps, opset: int, known: Set[str]) -> None:
@@ -33,6 +33,7 @@ class Site:
         self.known = known
         self.attributes: dict[str, object] = {}
         self.parameters: dict[int, Array] = {}
+        self.dropped: set[int] = set()
 
     def keep(self, value: str, axis: int) -> Mask | None:
         """Return the keep mask of an axis, None where it stays whole."""
@@ -54,6 +55,10 @@ class Site:
         if count % len(mask):
             self.refuse("a dynamic axis does not divide")
         return count // len(mask)
+
+    def ragged(self, value: str, axis: int) -> bool:
+        """Say whether each block of an axis keeps positions of its own."""
+        return any(a.by >= 0 and (a.value, a.axis) == (value, axis) for a in self.keeps)
 
     def parameter(self, slot: int) -> Array | None:
         """Return the value of a parameter input at this trace, None where data decide it."""

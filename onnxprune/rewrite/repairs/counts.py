@@ -1,6 +1,7 @@
 """Attributes that count channels: groups, hidden units, heads."""
 
 from onnxprune.coupling.rules import MICROSOFT
+from onnxprune.coupling.rules.recurrent import STATES
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = ["conv", "group_normalization", "recurrent"]
@@ -31,8 +32,12 @@ def conv(site: Site) -> None:
 
 @repairs("GRU", "LSTM", "RNN")
 def recurrent(site: Site) -> None:
-    """Units that stay."""
-    site.attributes["hidden_size"] = site.kept(site.node.inputs[2], 2)
+    """Units that stay. Initial states of zeros go: that is what their absence means."""
+    site.attributes["hidden_size"] = units = site.kept(site.node.inputs[2], 2)
+    for slot in STATES[site.node.op_type]:
+        state = site.node.inputs[slot] if slot < len(site.node.inputs) else ""
+        if state and site.kept(state, 2) != units:
+            site.dropped.add(slot)
 
 
 @repairs("GroupNormalization")

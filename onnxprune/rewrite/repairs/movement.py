@@ -111,6 +111,8 @@ def slicing(site: Site) -> None:
         places = (np.cumsum(full) - 1)[taken[full[taken]]]
         if not len(places):
             continue
+        if steps[i] != 1 and site.ragged(x, axis):
+            site.refuse("each block keeps other positions")
         if not (np.diff(places) == steps[i]).all():
             site.refuse("what is kept is no longer evenly spaced")
         last = int(places[-1]) + (1 if steps[i] > 0 else -1)
@@ -153,6 +155,8 @@ def gather(site: Site) -> None:
         wanted = wanted[site.full(y, axis)]
     elif indices.ndim > 1:
         site.refuse("indices of rank > 1 on a cut axis")
+    if site.ragged(x, axis):
+        site.refuse("each block keeps other positions")
     if not mask[wanted].all():
         site.refuse("an index asks for a position that goes")
     site.parameters[1] = (np.cumsum(mask) - 1)[wanted].astype(indices.dtype)

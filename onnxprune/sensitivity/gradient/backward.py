@@ -237,15 +237,17 @@ class _Walk:
         return tuple(found)
 
     def _exit(self, axis: Axis, product: str, *, shrinking: bool) -> Exit:
-        """Sum over all axes but the channels' and the samples'."""
+        """Sum over all axes but the channels' and the samples'; blocks come one after the other."""
         rank = len(self.tape.trace.shapes[axis.value])
         batch = self.batches.get(axis.value)
-        kept = {axis.axis, batch} - {None}
+        wanted = [i for i in (batch, axis.by if axis.by >= 0 else None, axis.axis) if i is not None]
         reduced = self.tape.reduce(
-            "ReduceSum", product, [i for i in range(rank) if i not in kept], keepdims=False
+            "ReduceSum", product, [i for i in range(rank) if i not in wanted], keepdims=False
         )
-        if batch is not None and batch > axis.axis:
-            reduced = self.tape.transpose(reduced, [1, 0])
+        reduced = self.tape.transpose(reduced, [sorted(wanted).index(i) for i in wanted])
+        if axis.by >= 0:
+            size = self.coupling.collected.sizes[axis]
+            reduced = self.tape.reshape(reduced, [size] if batch is None else [-1, size])
         return Exit(reduced, batch is not None, shrinking)
 
     @cached_property

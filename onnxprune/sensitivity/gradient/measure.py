@@ -144,7 +144,7 @@ class _Exact:
         masked = self._masked(narrowed, feeds) if narrowed else None
         for group in groups:
             table = made.vectors[group.name]
-            order = greedy_order(table)
+            order = group.balanced(greedy_order(table))
             scores = (table.astype(np.float64) ** 2).sum(axis=1)
             kept = levels[group.name]
             errors = joint_errors(table, order)[group.size - kept]

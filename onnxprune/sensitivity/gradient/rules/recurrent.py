@@ -64,7 +64,7 @@ def recurrent(tape: Tape, call: Call) -> Gradients:
         recurred.append(tape.reduce("ReduceSum", product, [0], keepdims=False))
         states.append(last)
     yield 0, tape.total(inputs)
-    yield 2, tape.total(recurred)
+    yield 2, tape.op("Concat", *recurred, axis=1)  # one direction after the other
     for place, slot in enumerate(_INITIAL[call.op.op_type]):
         if slot in call.slots:
             parts = [tape.op("Unsqueeze", s[place], tape.const(np.array([0]))) for s in states]
