@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
@@ -23,6 +24,7 @@ __all__ = [
     "available_providers",
     "captured_values",
     "check_provider",
+    "keep_outputs",
     "with_outputs",
 ]
 
@@ -81,18 +83,23 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    keep_outputs(copy, names)
+    return copy
+
+
+def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give a model other outputs in place, as `with_outputs` does."""
     given = {output.name: output for output in model.graph.output}
     outputs = [given.get(name) or onnx.ValueInfoProto(name=name) for name in names]
-    del copy.graph.output[:]
-    copy.graph.output.extend(outputs)
     needed, kept = set(names), []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input, captured_values(node))
-    del copy.graph.node[:]
-    copy.graph.node.extend(reversed(kept))
-    return copy
+    nodes = kept[::-1]
+    del model.graph.output[:], model.graph.node[:]
+    model.graph.output.extend(outputs)
+    model.graph.node.extend(nodes)
 
 
 def captured_values(node: onnx.NodeProto) -> set[str]:
@@ -217,13 +224,23 @@ def _open(
     if isinstance(model, Path):
         return ort.InferenceSession(str(model), options, providers=[provider])
     if isinstance(model, onnx.ModelProto):
-        if model.ByteSize() > LARGEST_PROTO:
+        data = _serialized(model)
+        if data is None:
             with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
                 path = Path(folder) / "model.onnx"
                 onnx.save(model, path, save_as_external_data=True, location="model.data")
                 return ort.InferenceSession(str(path), options, providers=[provider])
-        model = model.SerializeToString()
+        model = data
     return ort.InferenceSession(model, options, providers=[provider])
+
+
+def _serialized(model: onnx.ModelProto) -> bytes | None:
+    """Return a model's bytes, None where there are too many: counting them first takes as long."""
+    try:
+        data = model.SerializeToString()
+    except (EncodeError, ValueError):
+        return None
+    return data if len(data) <= LARGEST_PROTO else None
 
 
 def _info(arg: ort.NodeArg) -> TensorInfo:

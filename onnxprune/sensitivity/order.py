@@ -21,14 +21,13 @@ def greedy_order(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     int array, shape (channels,)
         The first to go first.
     """
-    gram = vectors.astype(np.float64) @ vectors.astype(np.float64).T
-    alone = np.diag(gram).copy()
-    joint = np.zeros(len(gram))  # inner product of each channel's change with the sum so far
-    gone = np.zeros(len(gram), bool)
+    wide = vectors.astype(np.float64)
+    gram = wide @ wide.T
+    cost = np.diag(gram).copy()  # what each channel adds to the squared norm of the sum so far
+    gram *= 2
     order = np.empty(len(gram), np.int64)
     for step in range(len(gram)):
-        cost = np.where(gone, np.inf, alone + 2 * joint)
-        order[step] = pick = int(np.argmin(cost))
-        gone[pick] = True
-        joint += gram[pick]
+        order[step] = pick = int(cost.argmin())
+        cost += gram[pick]
+        cost[pick] = np.inf
     return order

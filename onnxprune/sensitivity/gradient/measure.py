@@ -57,7 +57,7 @@ def measure(
         As for `perturbation.measure`; without narrower widths there is no curve, and the time
         limit holds for curves and for groups that fall back.
     cotangents : int, optional
-        Per sample; by default as many as give 128 rows together with the samples, 8 at most.
+        Per sample; 4 by default, up to 8 where samples are few.
     check : bool
         Whether a few channels are removed exactly, to say how well the ranking agrees.
     seed : int
@@ -70,8 +70,9 @@ def measure(
     deadline = time.monotonic() + time_limit
     rng = np.random.default_rng(seed)
     made = sketch(
-        view, trace, coupling, groups, batches.fit, outputs=outputs, count=cotangents, rng=rng
-    )
+        view, trace, coupling, groups, batches.fit,
+        outputs=outputs, count=cotangents, checked=check, rng=rng,
+    )  # fmt: skip
     exact = _Exact(view, trace, coupling, outputs)
     known = [g for g in groups if g.name in made.vectors]
     agreement = exact.agreement(known, made, rng) if check and known else None
@@ -79,8 +80,7 @@ def measure(
         progress.note(f"gradient: rank correlation {agreement:.3f} with exact removals")
     found = dict(exact.results(known, made, batches.select, widths, deadline))
     runs = made.passes + exact.runs
-    slow = [g for g in groups if g.name not in made.vectors]
-    if slow:
+    if slow := [g for g in groups if g.name not in made.vectors]:
         _tell(slow, made, progress)
         left = max(deadline - time.monotonic(), 0.0)
         rest = perturbation.measure(

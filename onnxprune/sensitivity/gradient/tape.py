@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model.view import View
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, keep_outputs, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Tape", "UnsupportedError"]
@@ -185,7 +185,8 @@ class Tape:
         del model.graph.value_info[:]
         model.graph.node.extend(self._early)
         model.graph.initializer.extend(self._tensors(self._early))
-        return with_outputs(model, list(dict.fromkeys([*outputs, *crossing])))
+        keep_outputs(model, list(dict.fromkeys([*outputs, *crossing])))
+        return model
 
     def crossing(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Return the values that the backward model reads besides cotangents."""

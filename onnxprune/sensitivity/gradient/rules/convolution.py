@@ -11,7 +11,7 @@ from onnxprune.sensitivity.gradient.rules._registry import Call, vjp
 from onnxprune.sensitivity.gradient.tape import Tape, UnsupportedError
 
 Gradients = Iterator[tuple[int, str]]
-Array = NDArray[np.float64]
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ def conv(tape: Tape, call: Call) -> Gradients:
     op = call.op
     if call.slots != {0}:
         raise UnsupportedError("the weight is an activation")
-    weight, groups = np.asarray(tape.array(op.x(1).value), np.float64), op.integer("group", 1)
+    weight, groups = tape.array(op.x(1).value), op.integer("group", 1)
     slide = window(op, weight.shape[2:], op.x(0).shape[2:], op.y().shape[2:])
     gradient, factors = tape.unscaled(call.g)
     if factors is not None:
-        weight = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
+        weight = np.multiply(weight, factors.reshape(-1, *[1] * (weight.ndim - 1)))
     yield 0, spread(tape, gradient, weight, slide, groups)
 
 
@@ -122,7 +122,7 @@ def conv_transpose(tape: Tape, call: Call) -> Gradients:
     op = call.op
     if call.slots != {0}:
         raise UnsupportedError("the weight is an activation")
-    weight = np.asarray(tape.array(op.x(1).value), np.float64)
+    weight = tape.array(op.x(1).value)
     slide = window(op, weight.shape[2:], op.y().shape[2:], op.x(0).shape[2:])
     if (
         op.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET")
