@@ -117,12 +117,13 @@ _POOLING = [
         OpCase(op, "", {"x": X((2, 4, 6, 6), kind)}, attributes, "x01 y01", {"x23": _PLACES})
         for op, kind, attributes in (
             ("AveragePool", "f", {"kernel_shape": [2, 2], "strides": [2, 2]}),
-            ("GlobalAveragePool", "f", {}),
             ("GlobalMaxPool", "-", {}),
             ("LpPool", "f", {"kernel_shape": [2, 2], "p": 2}),
             ("MaxPool", "-", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
         )
     ),
+    OpCase("GlobalAveragePool", "", {"x": X((2, 4, 6, 5))}, {}, "x0123 y01"),
+    OpCase("GlobalAveragePool", "rows", {"x": X((2, 4, 6))}, {}, "x012 y01"),
     OpCase(
         "GlobalLpPool",
         "",

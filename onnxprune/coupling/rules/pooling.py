@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.coupling.relations import Freeze, Relation, Tie
+from onnxprune.coupling.relations import Contract, Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 
 
@@ -29,6 +29,9 @@ def pooling(op: Op) -> Iterator[Relation]:
     if op.op_type != "MaxRoiPool":
         yield Tie(x.axis(0), y.axis(0))
     yield Tie(x.axis(1), y.axis(1))
+    for axis in range(2, x.rank) if op.op_type == "GlobalAveragePool" else ():
+        yield Tie(x.axis(axis), x.axis(axis))
+        yield Contract(x.axis(axis), 0, "mean")  # what ReduceMean says, where places hold features
 
 
 @rule("NhwcMaxPool", domain=MICROSOFT)
