@@ -3,11 +3,13 @@
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE
-from tests.coupling.nets import Net, cuts_hold, look
+from tests.coupling.nets import Net, cuts_hold, half, look
 
 _KINDS = {"i": TensorProto.INT64, "c": TensorProto.BOOL, "d": TensorProto.BOOL}
 
@@ -343,3 +345,34 @@ def _captured_in_both(taken):
     y = net.op("If", net.constant(np.array(taken)), name="if", **branches)
     net.output(net.linear(y, 6, 3, name="out"))
     return net
+
+
+@given(
+    widths=st.lists(st.integers(2, 5), min_size=1, max_size=3),
+    turns=st.integers(1, 3),
+    nested=st.booleans(),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=8, deadline=None)
+def test_any_chain_of_layers_in_a_loop(widths, turns, nested, seed):
+    """Layers of any widths from the state back to it, some of them inside an If."""
+    net, body = Net(), Body(seed)
+    state = widths[0] + 1
+    start = net.op("Relu", net.linear(net.input("n", 3), 3, state, name="in"), name="r")
+    value, size = "h", state
+    for width in [*widths, state]:
+        value, size = body.op("Tanh", body.linear(value, size, width)), width
+    if nested:
+        flag = body.op("Greater", "i", body.constant(0))
+        branches = {
+            "then_branch": _branch(net, "p", helper.make_node("Add", [value, "h"], ["p"])),
+            "else_branch": _branch(net, "q", helper.make_node("Relu", [value], ["q"])),
+        }
+        value = body.op("If", flag, **branches)
+    body.op("Identity", "c", name="d")
+    graph = body.graph(["i", "c", "h"], ["d", value])
+    y = net.op("Loop", net.constant(turns), "", start, name="loop", body=graph)
+    net.output(net.linear(y, state, 3, name="out"))
+    looked = look(net)
+    assert sorted(g.size for g in looked.coupling.groups) == sorted([state, *widths])
+    assert looked.error(half(looked.coupling.groups, seed)) <= TOLERANCE
