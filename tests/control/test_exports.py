@@ -16,6 +16,7 @@ from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import prove
 from onnxprune.rewrite.verify import TOLERANCE
+from onnxprune.search import stages
 
 HERE = Path(__file__).parent
 # Sizes of groups, and the share of MACs that they cover.
@@ -134,7 +135,7 @@ def test_folder_is_small_and_names_no_machine():
 @pytest.mark.parametrize("name", ["onnxscript_functions", "torchscript_loop"])
 def test_the_whole_way(name, tmp_path, monkeypatch):
     """Run, apply and verify; what is written keeps the functions that the cut leaves alone."""
-    monkeypatch.setattr(pipeline, "_timed", _untimed)
+    monkeypatch.setattr(stages, "measure", _untimed)
     source, plan = HERE / f"{name}.onnx", tmp_path / "plan.json"
     options = Options(params=0.7, recover=False)
     report = pipeline.run(source, tmp_path / "a.onnx", options, save_plan=plan)
@@ -153,7 +154,7 @@ def test_the_whole_way(name, tmp_path, monkeypatch):
         assert any(entry.value.startswith("/Loop/body/") for entry in report.removed)
 
 
-def _untimed(found, model, options, clock):
+def _untimed(models, feeds, **choices):
     one = Latency(1.0, 1.0, 1.0)
     figures = (0.9, (0.8, 1.0), "wall", None, None, "faster")
     return BenchReport(["a", "b"], [one, one], *figures, 6, 10, 1, "cpu", {}, {}, [])
