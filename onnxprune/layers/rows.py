@@ -1,4 +1,8 @@
-"""Rows of the least-squares problem: what an operator multiplies its weight with."""
+"""Rows of the least-squares problem: what an operator multiplies its weight with.
+
+A layer is ``groups`` independent problems of the same size: one for a dense layer, one per group
+of a grouped convolution, one per channel of a depthwise one.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +14,10 @@ from onnxprune.layers.sites import Site
 from onnxprune.model.view import Node
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Places", "input_rows", "output_rows", "places_of", "weight_matrix"]
+__all__ = ["Places", "input_rows", "output_rows", "places_of", "weight_blocks", "weight_of"]
 
 _PLACES = 64  # output positions per sample
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 Rows = NDArray[np.float32]
 Array = NDArray[np.generic]
@@ -22,8 +27,8 @@ Array = NDArray[np.generic]
 class Places:
     """Output positions that are looked at, the same in every sample; None: all of them.
 
-    ``rows`` and ``columns`` are arrays of equal length. Neighbouring positions say nearly the
-    same, so a sample of them is as good as all.
+    ``index`` holds one array per spatial axis, of equal length. Neighbouring positions say nearly
+    the same, so a sample of them is as good as all.
     """
 
     index: tuple[NDArray[np.int64], ...]
@@ -31,7 +36,7 @@ class Places:
 
 def places_of(trace: Trace, site: Site, rng: np.random.Generator) -> Places | None:
     """Choose the output positions to look at; None where the layer has no spatial axes."""
-    if site.node.op_type != "Conv":
+    if site.node.op_type not in _CONVOLUTIONS:
         return None
     return _choose(trace.shapes[site.output][2:], _PLACES, rng)
 
@@ -43,21 +48,58 @@ def output_rows(values: Array, places: Places | None) -> Rows:
     return values.reshape(-1, values.shape[-1]).astype(np.float32)
 
 
-def input_rows(site: Site, values: Array, weight: Array, places: Places | None) -> Rows:
-    """Return what a layer multiplies its weight with, as rows (n, D)."""
+def input_rows(
+    site: Site, values: Array, weight: Array, places: Places | None, groups: int = 1
+) -> Rows:
+    """Return what a layer multiplies its weight with.
+
+    Parameters
+    ----------
+    site : Site
+    values : array
+        What the layer reads, channels on axis 1 for convolutions and on the last axis otherwise.
+    weight : array
+        As the operator holds it.
+    places : Places, optional
+        Output positions of a convolution.
+    groups : int
+        Of the convolution that is looked at (a cut one may have fewer than the original).
+
+    Returns
+    -------
+    float32 array, shape (groups, n, D)
+    """
     if places is None:
-        return values.reshape(-1, values.shape[-1]).astype(np.float32)
-    return _patches(values, site.node, weight.shape[2:], places)
+        return values.reshape(1, -1, values.shape[-1]).astype(np.float32)
+    return _patches(values, site.node, weight.shape[2:], places, groups)
 
 
-def weight_matrix(site: Site, weight: Array) -> Array | None:
-    """Return the weight as (D, O); None where the operator is grouped."""
-    if site.node.op_type == "Conv":
-        group = site.node.attributes.get("group", 1)
-        return weight.reshape(len(weight), -1).T if group == 1 else None
-    if site.node.op_type == "Gemm" and site.node.attributes.get("transB"):
-        return weight.T
-    return weight
+def weight_blocks(site: Site, weight: Array, groups: int = 1) -> Array:
+    """Return the weight as one matrix per group, shape (groups, D, O)."""
+    op_type = site.node.op_type
+    if op_type == "Conv":
+        return weight.reshape(groups, len(weight) // groups, -1).transpose(0, 2, 1)
+    if op_type == "ConvTranspose":
+        inputs, outputs = len(weight) // groups, weight.shape[1]
+        blocks: Array = weight.reshape(groups, inputs, outputs, -1).transpose(0, 1, 3, 2)
+        return blocks.reshape(groups, -1, outputs)
+    if op_type == "Gemm" and site.node.attributes.get("transB"):
+        return weight.T[None]
+    return weight[None]
+
+
+def weight_of(site: Site, blocks: Array, shape: tuple[int, ...]) -> Array:
+    """Return matrices per group as the operator holds them: the inverse of `weight_blocks`."""
+    op_type, (groups, _, outputs) = site.node.op_type, blocks.shape
+    if op_type == "Conv":
+        return blocks.transpose(0, 2, 1).reshape(shape)
+    if op_type == "ConvTranspose":
+        inputs = shape[0] // groups
+        turned: Array = blocks.reshape(groups, inputs, -1, outputs).transpose(0, 1, 3, 2)
+        return turned.reshape(shape)
+    if op_type == "Gemm" and site.node.attributes.get("transB"):
+        return blocks[0].T
+    return blocks[0]
 
 
 def _choose(shape: tuple[int, ...], most: int, rng: np.random.Generator) -> Places:
@@ -79,36 +121,55 @@ def _place_rows(values: NDArray[np.generic], places: Places) -> Rows:
 
 
 def _patches(
-    values: NDArray[np.generic], node: Node, kernel: tuple[int, ...], places: Places
+    values: NDArray[np.generic], node: Node, kernel: tuple[int, ...], places: Places, groups: int
 ) -> Rows:
-    """Return the patches a convolution sees at some places.
+    """Return the patches that a convolution sees at some places.
 
     Parameters
     ----------
     values : array, shape (n, channels, *spatial)
     node : Node
-        The Conv, for strides, dilations and pads.
+        For strides, dilations and pads.
     kernel : tuple of int
     places : Places
+    groups : int
 
     Returns
     -------
-    float32 array, shape (n * places, channels * kernel size), channel-major
+    float32 array, shape (groups, n * places, channels / groups * kernel size), channel-major
+    """
+    at, seen = _taps(values.shape[2:], node, kernel, places)
+    everything: tuple[Any, ...] = (slice(None), slice(None), *at)
+    picked = np.where(seen, values[everything], np.float32(0))  # n, channels, places, kernel
+    n, channels, count, taps = picked.shape
+    split = picked.reshape(n, groups, channels // groups, count, taps)
+    rows: Rows = split.transpose(1, 0, 3, 2, 4).astype(np.float32)
+    return rows.reshape(groups, n * count, channels // groups * taps)
+
+
+def _taps(
+    size: tuple[int, ...], node: Node, kernel: tuple[int, ...], places: Places
+) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.bool_]]:
+    """Return which input positions the taps of the places read, and which of these exist.
+
+    A transposed convolution reads, for output position p and tap k, the input position i with
+    i * stride - pad + k * dilation = p, where there is one.
     """
     rank = len(kernel)
     strides = _ints(node, "strides", [1] * rank)
     dilations = _ints(node, "dilations", [1] * rank)
-    pads = _pads(node, values.shape[2:], kernel, strides, dilations)
-    padded = np.pad(values, [(0, 0), (0, 0), *pads])
     offsets = np.indices(kernel).reshape(rank, -1)
-    at = tuple(
-        (places.index[d] * strides[d])[:, None] + (offsets[d] * dilations[d])[None, :]
-        for d in range(rank)
-    )
-    everything: tuple[Any, ...] = (slice(None), slice(None), *at)
-    picked = padded[everything]  # n, channels, places, kernel
-    rows = np.moveaxis(picked, 1, 2)
-    return np.ascontiguousarray(rows, np.float32).reshape(-1, values.shape[1] * offsets.shape[1])
+    at, seen = [], np.ones((len(places.index[0]), offsets.shape[1]), bool)
+    for d, (begin, _) in enumerate(_pads(node, size, kernel, strides, dilations)):
+        place, reach = places.index[d][:, None], offsets[d][None, :] * dilations[d]
+        if node.op_type == "ConvTranspose":
+            position, rest = np.divmod(place + begin - reach, strides[d])
+            seen &= rest == 0
+        else:
+            position = place * strides[d] + reach - begin
+        seen &= (position >= 0) & (position < size[d])
+        at.append(np.clip(position, 0, size[d] - 1))
+    return tuple(at), seen
 
 
 def _ints(node: Node, name: str, default: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Where weights can be refitted: convolutions and linear layers, with what their output feeds."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,13 @@ class Site:
     output : str
         The value with the bias in: what the teacher's target is taken from.
     norm : Node, optional
-        BatchNormalization between the output and ``total``.
+        BatchNormalization behind the output.
     total : str, optional
         The sum that the output goes into, where it meets a skip.
     skip : str, optional
         The other addend of ``total``.
+    gate : (float, float), optional
+        Bounds outside of which the activation behind (and behind ``norm``) is constant.
     """
 
     node: Node
@@ -45,6 +47,7 @@ class Site:
     norm: Node | None = None
     total: str | None = None
     skip: str | None = None
+    gate: tuple[float, float] | None = None
 
     def weight_in(self, view: View) -> NDArray[np.generic]:
         """Return the constant weight as the original has it, decoded where it is quantized."""
@@ -90,26 +93,52 @@ def _matmul(view: View, trace: Trace, node: Node) -> Site | None:
     return Site(node, node.inputs[0], weight, None, node.outputs[0])
 
 
-_SITES = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+def _transposed(view: View, trace: Trace, node: Node) -> Site | None:
+    """A ConvTranspose whose padding is written out: what else sets it is left alone."""
+    given = node.attributes
+    if given.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in given:
+        return None
+    return _conv(view, trace, node)
+
+
+_SITES = {"Conv": _conv, "ConvTranspose": _transposed, "Gemm": _gemm, "MatMul": _matmul}
 
 
 def _joined(view: View, trace: Trace, collected: Collected, site: Site) -> Site:
-    """Follow the output through BatchNormalization into a sum with a skip."""
-    norm, value = None, site.output
+    """Follow the output through BatchNormalization into a sum with a skip, or an activation."""
+    value = site.output
     after = _only_reader(view, value)
     if after is not None and after.op_type == "BatchNormalization":
         if not all(view.is_constant(v) for v in after.inputs[1:5]):
             return site
-        norm, value = after, after.outputs[0]
+        site, value = replace(site, norm=after), after.outputs[0]
         after = _only_reader(view, value)
-    if after is None or after.op_type != "Add":
+    if after is None:
         return site
+    if after.op_type != "Add":
+        return replace(site, gate=_gate(view, after))
     other = after.inputs[1] if after.inputs[0] == value else after.inputs[0]
     same = trace.shapes.get(other) == trace.shapes.get(value)
     if other in collected.constants or other == value or not same or _depends(view, other, value):
         return site
-    return Site(
-        site.node, site.source, site.weight, site.bias, site.output, norm, after.outputs[0], other
+    return replace(site, total=after.outputs[0], skip=other)
+
+
+def _gate(view: View, node: Node) -> tuple[float, float] | None:
+    """Return the bounds between which a clipping activation lets its input through."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    given = [node.attributes.get("min"), node.attributes.get("max")]
+    for slot, value in enumerate(node.inputs[1:3]):
+        if value and not view.is_constant(value):
+            return None
+        given[slot] = float(view.constant(value)) if value else None
+    low, high = given
+    return (
+        float(low) if isinstance(low, float) else -float("inf"),
+        float(high) if isinstance(high, float) else float("inf"),
     )
 
 

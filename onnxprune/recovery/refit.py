@@ -6,7 +6,7 @@ skip, towards the original's sum less the cut model's skip, so that each block c
 that the stream has gathered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,20 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis
-from onnxprune.layers.rows import Places, input_rows, output_rows, places_of, weight_matrix
+from onnxprune.layers.rows import (
+    Places,
+    input_rows,
+    output_rows,
+    places_of,
+    weight_blocks,
+    weight_of,
+)
 from onnxprune.layers.sites import Site, affine_of, find_sites
-from onnxprune.model.upcast import upcast
-from onnxprune.model.view import Edge, View
+from onnxprune.model.view import View
 from onnxprune.progress import Progress
-from onnxprune.recovery.ridge import Moments, solve
-from onnxprune.recovery.slots import Slots
+from onnxprune.recovery.gated import Bounds, solve_gated
+from onnxprune.recovery.ridge import Moments, Solution, solve
+from onnxprune.recovery.student import Student
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -29,9 +36,11 @@ from onnxprune.runtime.trace import Trace
 __all__ = ["Refit", "refit"]
 
 Array = NDArray[np.generic]
+Rows = NDArray[np.float32]
 _FOLDS = 4
 _WIDEST = 2400  # D beyond which a layer keeps its weights: the solve takes D^3
 _SAME = 1e-8  # relative error below which a layer has nothing to mend
+_MEMORY = 1 << 29  # bytes of rows that are kept for a gated solve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,77 +53,95 @@ class Refit:
 
 
 class _Sweep:
-    def __init__(
-        self,
-        view: View,
-        trace: Trace,
-        student: onnx.ModelProto,
-        keeps: Keeps,
-        feeds: Sequence[Feeds],
-    ) -> None:
-        self.view, self.trace, self.keeps, self.feeds = view, trace, keeps, feeds
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(student)
-        self.slots = Slots(self.model, view.base)
-        self.refitted: list[str] = []
-        self.added: list[str] = []
+    def __init__(self, view: View, trace: Trace, student: Student, keeps: Keeps) -> None:
+        self.view, self.trace, self.student, self.keeps = view, trace, student, keeps
 
-    def run(
-        self, site: Site, targets: Sequence[NDArray[np.float32]], places: Places | None
-    ) -> None:
-        weight = self.slots.read(site.weight)
-        if weight is None or not self.slots.own(site.weight):
+    def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
+        """Refit one layer."""
+        weight = self.student.read(site.weight)
+        if weight is None or not self.student.owns(site.weight):
             return
-        matrix = weight_matrix(site, weight)
-        if matrix is None or matrix.shape[0] > _WIDEST:
+        groups = self.student.groups(site.node.index)
+        start = weight_blocks(site, weight, groups).astype(np.float64)
+        if start.shape[1] > _WIDEST:
             return
-        moments = self.moments(site, weight, targets, places)
-        solution = solve(moments, matrix.astype(np.float64), centred=site.bias is not None)
+        solution = self.solution(site, weight, start, targets, places)
         if solution.before < _SAME or solution.after >= solution.before:
             return
-        self.refitted.append(self.slots.write(site.weight, _shaped(site, solution.weights, weight)))
+        blocks = weight_of(site, solution.weights, weight.shape)
+        self.student.write(site.weight, blocks.astype(weight.dtype))
         if site.bias is not None:
-            self.write_bias(site.weight, site.bias, solution.bias.astype(weight.dtype))
+            self.student.write_bias(site.bias, solution.bias.reshape(-1).astype(weight.dtype))
 
-    def moments(
+    def solution(
         self,
         site: Site,
         weight: Array,
-        targets: Sequence[NDArray[np.float32]],
+        start: NDArray[np.float64],
+        targets: Sequence[Rows],
         places: Places | None,
-    ) -> Moments:
-        names = [site.source, *([site.skip] if site.skip else [])]
-        inner = [n for n in names if n in self.slots.made]
-        session = Session(with_outputs(upcast(self.model), inner)) if inner else None
+    ) -> Solution:
         moments = Moments(_FOLDS)
-        for number, feed in enumerate(self.feeds):
-            found = {**feed, **(session.run(feed, inner) if session else {})}
-            rows = input_rows(site, found[site.source], weight, places)
-            goal = targets[number]
+        kept: list[tuple[Rows, Rows]] = []
+        for number, pair in enumerate(self.pairs(site, weight, len(start), targets, places)):
+            moments.add(number % _FOLDS, *pair)
+            if site.gate is not None:
+                kept.append(pair)
+        solution = solve(moments, start, centred=site.bias is not None)
+        if site.gate is None or sum(x.nbytes + y.nbytes for x, y in kept) > _MEMORY:
+            return solution
+        return solve_gated(
+            kept,
+            self.bounds(site, site.gate, start),
+            solution,
+            start,
+            centred=site.bias is not None,
+        )
+
+    def pairs(
+        self, site: Site, weight: Array, groups: int, targets: Sequence[Rows], places: Places | None
+    ) -> Iterator[tuple[Rows, Rows]]:
+        """Yield rows (groups, n, D) and goals (groups, n, O), feed by feed."""
+        names = [site.source, *([site.skip] if site.skip else [])]
+        seen = self.student.values(names, settled=names[:1])
+        for found, target in zip(seen, targets, strict=True):
+            rows = input_rows(site, found[site.source], weight, places, groups)
+            goal = target
             if site.skip is not None:
-                goal = goal - output_rows(found[site.skip], places)
-                if site.norm is not None:
-                    scale, shift = affine_of(self.view, site.norm)
-                    mask = self.mask(site.norm.outputs[0], 1)
-                    scale, shift = scale[mask], shift[mask]
-                    scale = np.where(np.abs(scale) < 1e-6, np.inf, scale)
-                    goal = ((goal - shift) / scale).astype(np.float32)
-            moments.add(number % _FOLDS, rows, goal)
-        return moments
+                goal = self.before_norm(site, target - output_rows(found[site.skip], places))
+            split = goal.reshape(len(goal), groups, -1).transpose(1, 0, 2)
+            yield rows, np.ascontiguousarray(split)
+
+    def before_norm(self, site: Site, goal: Rows) -> Rows:
+        """Take what a sum should receive back through the normalization in front of it."""
+        if site.norm is None:
+            return goal
+        scale, shift = self.affine(site)
+        scale = np.where(np.abs(scale) < 1e-6, np.inf, scale)
+        return ((goal - shift) / scale).astype(np.float32)
+
+    def affine(self, site: Site) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return scale and shift of the normalization behind a layer, kept channels only."""
+        assert site.norm is not None
+        scale, shift = affine_of(self.view, site.norm)
+        mask = self.mask(site.norm.outputs[0], 1)
+        return scale[mask], shift[mask]
+
+    def bounds(self, site: Site, gate: tuple[float, float], start: NDArray[np.float64]) -> Bounds:
+        """Return where the activation lets each of a layer's outputs through."""
+        groups, _, outputs = start.shape
+        low, high = (np.full(groups * outputs, bound, np.float64) for bound in gate)
+        if site.norm is not None:
+            scale, shift = self.affine(site)
+            scale = np.where(np.abs(scale) < 1e-6, 1e-6, scale)
+            ends = ((low - shift) / scale, (high - shift) / scale)
+            low, high = np.minimum(*ends), np.maximum(*ends)
+        shape = (groups, 1, outputs)
+        return Bounds(*(end.astype(np.float32).reshape(shape) for end in (low, high)))
 
     def mask(self, value: str, axis: int) -> NDArray[np.bool_]:
         mask = self.keeps.get(Axis(value, axis))
         return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
-
-    def write_bias(self, weight: Edge, edge: Edge, bias: Array) -> None:
-        old = self.slots.read(edge)
-        if old is not None and old.shape == bias.shape and self.slots.own(edge):
-            self.refitted.append(self.slots.write(edge, bias))
-        elif old is None and self.slots.quantized(weight):
-            return  # runtimes that compute in integers take integer biases only
-        else:
-            name = f"{self.model.graph.node[edge.node].input[1]}_bias"
-            self.added.append(self.slots.add(edge, name, bias))
 
 
 def refit(
@@ -147,16 +174,19 @@ def refit(
     -------
     Refit
     """
-    sweep = _Sweep(view, trace, student, keeps, feeds)
+    edited = Student(student, feeds, view.base)
+    sweep = _Sweep(view, trace, edited, keeps)
     sites = list(find_sites(view, trace, collected))
     if not sites:
-        return Refit(sweep.model, (), ())
+        return Refit(edited.model, (), ())
     rng = np.random.default_rng(seed)
     places = {s.node.index: places_of(trace, s, rng) for s in sites}
     targets = _targets(view, sites, places, sweep, feeds)
-    for site in progress.track(sites, len(sites), "layers"):
+    waiting = [[s.source, *([s.skip] if s.skip else [])] for s in sites]
+    for number, site in enumerate(progress.track(sites, len(sites), "layers")):
+        edited.forget(name for names in waiting[number:] for name in names)
         sweep.run(site, targets[site.node.index], places[site.node.index])
-    return Refit(sweep.model, tuple(sweep.refitted), tuple(sweep.added))
+    return Refit(edited.model, tuple(edited.refitted), tuple(edited.added))
 
 
 def _targets(
@@ -165,11 +195,11 @@ def _targets(
     places: Mapping[int, Places | None],
     sweep: _Sweep,
     feeds: Sequence[Feeds],
-) -> dict[int, list[NDArray[np.float32]]]:
+) -> dict[int, list[Rows]]:
     """Collect the original's outputs at the chosen places, kept channels only."""
     names = list(dict.fromkeys(s.total or s.output for s in sites))
     session = Session(with_outputs(view.real, names))
-    found: dict[int, list[NDArray[np.float32]]] = {s.node.index: [] for s in sites}
+    found: dict[int, list[Rows]] = {s.node.index: [] for s in sites}
     for feed in feeds:
         values = session.run(feed, names)
         for site in sites:
@@ -178,8 +208,3 @@ def _targets(
             axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
             found[site.node.index].append(np.ascontiguousarray(rows[:, sweep.mask(name, axis)]))
     return found
-
-
-def _shaped(site: Site, matrix: NDArray[np.float64], weight: Array) -> Array:
-    transposed = site.node.op_type == "Conv" or bool(site.node.attributes.get("transB"))
-    return (matrix.T if transposed else matrix).reshape(weight.shape).astype(weight.dtype)

@@ -1,12 +1,17 @@
-"""Ridge least squares towards given weights, the ridge chosen by cross-validation."""
+"""Ridge least squares towards given weights, the ridge chosen by cross-validation.
 
+All arrays carry a leading axis of independent problems (the groups of a convolution) that share
+one ridge.
+"""
+
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-__all__ = ["Moments", "Solution", "solve"]
+__all__ = ["Moments", "Pooled", "Solution", "System", "bias_of", "pool", "solve"]
 
 Array = NDArray[np.float64]
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the mean diagonal
@@ -28,27 +33,34 @@ class Moments:
     yy: list[Array] = field(default_factory=list)
 
     def add(self, fold: int, rows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
-        """Add rows (n, D) with targets (n, O) to a fold."""
-        parts = (
-            (rows.T @ rows).astype(np.float64),
-            (rows.T @ targets).astype(np.float64),
-            rows.sum(axis=0, dtype=np.float64),
-            targets.sum(axis=0, dtype=np.float64),
-            (targets.astype(np.float64) ** 2).sum(axis=0),
+        """Add rows (groups, n, D) with targets (groups, n, O) to a fold."""
+        turned, ones = rows.transpose(0, 2, 1), np.ones((1, rows.shape[1]), np.float32)
+        products = (
+            turned @ rows,
+            turned @ targets,
+            (ones @ rows)[:, 0],
+            (ones @ targets)[:, 0],
+            (ones @ (targets * targets))[:, 0],
         )
+        parts = [product.astype(np.float64) for product in products]
         sums = (self.xx, self.xy, self.x, self.y, self.yy)
         if fold == len(self.counts):
-            self.counts.append(len(rows))
+            self.counts.append(rows.shape[1])
             for total, part in zip(sums, parts, strict=True):
                 total.append(part)
         else:
-            self.counts[fold] += len(rows)
+            self.counts[fold] += rows.shape[1]
             for total, part in zip(sums, parts, strict=True):
                 total[fold] += part
 
 
 @dataclass(frozen=True, slots=True)
-class _Centred:
+class Pooled:
+    """Sums over some folds; ``xx`` and ``xy`` about the means where a bias is solved for.
+
+    Shapes: xx (groups, D, D), xy (groups, D, O), x (groups, D), y and yy (groups, O).
+    """
+
     n: int
     xx: Array
     xy: Array
@@ -59,15 +71,17 @@ class _Centred:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Weights (D, O), bias (O,), and errors on held-out folds relative to the targets' spread.
+    """Weights (groups, D, O), bias (groups, O), and errors relative to the targets' spread.
 
-    ``before`` is the error of the given weights with their best bias, ``after`` of the new ones.
+    ``before`` is the error on held-out folds of the given weights with their best bias, ``after``
+    of the new ones with ``ridge``.
     """
 
     weights: Array
     bias: Array
     before: float
     after: float
+    ridge: float
 
 
 def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
@@ -76,7 +90,7 @@ def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
     Parameters
     ----------
     moments : Moments
-    start : float array, shape (D, O)
+    start : float array, shape (groups, D, O)
         W0: what the weights are shrunk towards.
     centred : bool
         Whether a bias is solved for.
@@ -90,59 +104,74 @@ def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
     errors = np.zeros(len(_RIDGES) + 1)
     spread = 0.0
     for held in folds:
-        fit = _pool(moments, [f for f in folds if f != held] or list(folds), centred)
-        test = _pool(moments, [held], centred=False)
+        fit = pool(moments, [f for f in folds if f != held] or list(folds), centred)
+        test = pool(moments, [held], centred=False)
         spread += float(test.yy.sum() - (test.n * test.y**2).sum() if centred else test.yy.sum())
-        errors[-1] += _error(test, start, _bias(fit, start, centred))
-        for number, weights in enumerate(_path(fit, start)):
-            errors[number] += _error(test, weights, _bias(fit, weights, centred))
+        errors[-1] += _error(test, start, bias_of(fit, start, centred))
+        for number, ridge in enumerate(_RIDGES):
+            weights = System(fit, ridge).solve(fit.xy, start)
+            errors[number] += _error(test, weights, bias_of(fit, weights, centred))
     best = int(np.argmin(errors[:-1]))
-    whole = _pool(moments, list(folds), centred)
-    weights = _path(whole, start)[best]
+    whole = pool(moments, list(folds), centred)
+    weights = System(whole, _RIDGES[best]).solve(whole.xy, start)
     scale = max(spread, 1e-30)
     return Solution(
         weights,
-        _bias(whole, weights, centred),
+        bias_of(whole, weights, centred),
         float(errors[-1] / scale),
         float(errors[best] / scale),
+        _RIDGES[best],
     )
 
 
-def _pool(moments: Moments, folds: list[int], centred: bool) -> _Centred:
+def pool(moments: Moments, folds: list[int], centred: bool) -> Pooled:
+    """Sum over folds, about the means if ``centred``."""
     n = sum(moments.counts[f] for f in folds)
-    xx, xy = (sum(part[f] for f in folds) for part in (moments.xx, moments.xy))
-    x, y = (sum(part[f] for f in folds) / n for part in (moments.x, moments.y))
-    yy = sum(moments.yy[f] for f in folds)
+    sums = (moments.xx, moments.xy, moments.x, moments.y, moments.yy)
+    xx, xy, x, y, yy = (np.asarray(np.sum([part[f] for f in folds], axis=0)) for part in sums)
+    x, y = x / n, y / n
     if centred:
-        xx = xx - n * np.outer(x, x)
-        xy = xy - n * np.outer(x, y)
-    return _Centred(n, np.asarray(xx), np.asarray(xy), np.asarray(x), np.asarray(y), np.asarray(yy))
+        xx = xx - n * x[:, :, None] * x[:, None, :]
+        xy = xy - n * x[:, :, None] * y[:, None, :]
+    return Pooled(n, xx, xy, x, y, yy)
 
 
-def _bias(fit: _Centred, weights: Array, centred: bool) -> Array:
-    return fit.y - fit.x @ weights if centred else np.zeros(weights.shape[1])
+def bias_of(fit: Pooled, weights: Array, centred: bool) -> Array:
+    """Return the best bias (groups, O) of some weights; zeros where none is solved for."""
+    if not centred:
+        return np.zeros(fit.y.shape)
+    return np.asarray(fit.y - (fit.x[:, None, :] @ weights)[:, 0])
 
 
-def _path(fit: _Centred, start: Array) -> list[Array]:
-    """Solve for every ridge; one too small to outweigh rounding leaves the weights as they are."""
-    square = fit.xx / fit.n
-    gap = fit.xy / fit.n - square @ start
-    level = max(float(np.diag(square).mean()), 1e-12)
-    found = []
-    for ridge in _RIDGES:
-        damped = square + ridge * level * np.eye(len(square))
-        try:
-            found.append(start + linalg.cho_solve(linalg.cho_factor(damped, lower=True), gap))
-        except linalg.LinAlgError:
-            found.append(start)
-    return found
+class System:
+    """The left-hand side of a ridge problem, factored once for any number of right-hand sides."""
+
+    def __init__(self, fit: Pooled, ridge: float) -> None:
+        self._n, self._square = fit.n, fit.xx / fit.n
+        diagonal = np.diagonal(self._square, axis1=1, axis2=2).mean(axis=1)
+        level = np.maximum(diagonal, max(float(diagonal.mean()) * 1e-6, 1e-12))
+        damped = self._square + ridge * level[:, None, None] * np.eye(self._square.shape[1])
+        self._factor: Array | None = None
+        # A ridge too small to outweigh rounding leaves no positive definite matrix.
+        with suppress(np.linalg.LinAlgError):
+            self._factor = np.linalg.cholesky(damped)
+
+    def solve(self, xy: Array, start: Array) -> Array:
+        """Return the weights; ``start`` itself where the problem cannot be solved."""
+        if self._factor is None:
+            return start
+        gap = xy / self._n - self._square @ start
+        if len(gap) == 1:
+            step: Array = linalg.cho_solve((self._factor[0], True), gap[0])
+            return start + step[None]
+        half = np.linalg.solve(self._factor, gap)
+        return start + np.linalg.solve(self._factor.transpose(0, 2, 1), half)
 
 
-def _error(test: _Centred, weights: Array, bias: Array) -> float:
+def _error(test: Pooled, weights: Array, bias: Array) -> float:
     """Squared error over raw sums of a fold."""
     cross = (weights * test.xy).sum()
     square = (weights * (test.xx @ weights)).sum()
-    means = test.n * (
-        (bias**2).sum() - 2 * (bias * test.y).sum() + 2 * (bias * (test.x @ weights)).sum()
-    )
+    through = (test.x[:, None, :] @ weights)[:, 0]
+    means = test.n * ((bias**2).sum() - 2 * (bias * test.y).sum() + 2 * (bias * through).sum())
     return float(test.yy.sum() - 2 * cross + square + means)

@@ -76,30 +76,59 @@ def check_provider(provider: str) -> None:
         raise UsageError(msg)
 
 
-def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+def with_outputs(
+    model: onnx.ModelProto, names: Sequence[str], known: Feeds | None = None
+) -> onnx.ModelProto:
     """Copy a model with other outputs, inner values included, and only the nodes they need.
 
     Onnxruntime infers the types of the new outputs, but would run nodes that nobody needs.
+
+    Parameters
+    ----------
+    model : ModelProto
+    names : sequence of str
+        The outputs.
+    known : mapping of value name to array, optional
+        Inner values that are fed instead of computed.
+
+    Returns
+    -------
+    ModelProto
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    keep_outputs(copy, names)
+    keep_outputs(copy, names, known)
     return copy
 
 
-def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+def keep_outputs(
+    model: onnx.ModelProto, names: Sequence[str], known: Feeds | None = None
+) -> None:
     """Give a model other outputs in place, as `with_outputs` does."""
     given = {output.name: output for output in model.graph.output}
     outputs = [given.get(name) or onnx.ValueInfoProto(name=name) for name in names]
     needed, kept = set(names), []
     for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
+        if needed.difference(known or ()).intersection(node.output):
             kept.append(node)
             needed.update(node.input, captured_values(node))
     nodes = kept[::-1]
     del model.graph.output[:], model.graph.node[:]
     model.graph.output.extend(outputs)
     model.graph.node.extend(nodes)
+    if known is not None:
+        _feed_inner(model.graph, needed, known)
+
+
+def _feed_inner(graph: onnx.GraphProto, needed: set[str], known: Feeds) -> None:
+    """Make the inputs of a graph just what its nodes need, of the given and the known values."""
+    inputs = [value for value in graph.input if value.name in needed]
+    for name in sorted(needed.intersection(known).difference(v.name for v in inputs)):
+        array = known[name]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        inputs.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def captured_values(node: onnx.NodeProto) -> set[str]:

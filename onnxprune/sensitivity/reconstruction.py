@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from onnxprune.coupling.groups import Coupling, Group, Member
-from onnxprune.layers.rows import Places, input_rows, output_rows, places_of, weight_matrix
+from onnxprune.layers.rows import Places, input_rows, output_rows, places_of, weight_blocks
 from onnxprune.layers.sites import Site, find_sites
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, Session, with_outputs
@@ -108,9 +108,11 @@ def reconstruct(
 
 
 def _width(view: View, site: Site) -> int | None:
-    weight = site.weight_in(view)
-    matrix = weight_matrix(site, weight)
-    return len(matrix) if matrix is not None and len(matrix) <= _WIDEST else None
+    """Return how many inputs a dense layer sums over; None if it is grouped or too wide."""
+    if site.node.attributes.get("group", 1) != 1:
+        return None
+    width = weight_blocks(site, site.weight_in(view)).shape[1]
+    return width if width <= _WIDEST else None
 
 
 def _readers(
@@ -147,7 +149,7 @@ def _moments(
         for site in sites:
             at: Places | None = places[site.node.index]
             weight = site.weight_in(view)
-            sums[site.node.index].add(input_rows(site, values[site.source], weight, at))
+            sums[site.node.index].add(input_rows(site, values[site.source], weight, at)[0])
             outs[site.node.index].add(
                 output_rows(values[site.total or site.output], at), full=False
             )
@@ -179,9 +181,8 @@ class _Sums:
 
 def _reader(view: View, site: Site, member: Member, moments: Array, spread: float) -> Reader:
     weight = site.weight_in(view)
-    matrix = weight_matrix(site, weight)
-    assert matrix is not None
-    taps = int(np.prod(weight.shape[2:])) if site.node.op_type == "Conv" else 1
+    matrix = weight_blocks(site, weight)[0]
+    taps = int(np.prod(weight.shape[2:]))  # 1 where the layer is no convolution
     places = (member.positions[:, :, None] * taps + np.arange(taps)).reshape(
         len(member.positions), -1
     )
