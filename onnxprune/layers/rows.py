@@ -78,28 +78,29 @@ def weight_blocks(site: Site, weight: Array, groups: int = 1) -> Array:
     """Return the weight as one matrix per group, shape (groups, D, O)."""
     op_type = site.node.op_type
     if op_type == "Conv":
-        return weight.reshape(groups, len(weight) // groups, -1).transpose(0, 2, 1)
+        split = weight.reshape(groups, len(weight) // groups, -1)
+        return np.asarray(split.transpose(0, 2, 1))
     if op_type == "ConvTranspose":
         inputs, outputs = len(weight) // groups, weight.shape[1]
-        blocks: Array = weight.reshape(groups, inputs, outputs, -1).transpose(0, 1, 3, 2)
-        return blocks.reshape(groups, -1, outputs)
+        blocks = weight.reshape(groups, inputs, outputs, -1).transpose(0, 1, 3, 2)
+        return np.asarray(blocks.reshape(groups, -1, outputs))
     if op_type == "Gemm" and site.node.attributes.get("transB"):
-        return weight.T[None]
-    return weight[None]
+        return np.asarray(weight.T[None])
+    return np.asarray(weight[None])
 
 
 def weight_of(site: Site, blocks: Array, shape: tuple[int, ...]) -> Array:
     """Return matrices per group as the operator holds them: the inverse of `weight_blocks`."""
     op_type, (groups, _, outputs) = site.node.op_type, blocks.shape
     if op_type == "Conv":
-        return blocks.transpose(0, 2, 1).reshape(shape)
+        return np.asarray(blocks.transpose(0, 2, 1).reshape(shape))
     if op_type == "ConvTranspose":
         inputs = shape[0] // groups
-        turned: Array = blocks.reshape(groups, inputs, -1, outputs).transpose(0, 1, 3, 2)
-        return turned.reshape(shape)
+        turned = blocks.reshape(groups, inputs, -1, outputs).transpose(0, 1, 3, 2)
+        return np.asarray(turned.reshape(shape))
     if op_type == "Gemm" and site.node.attributes.get("transB"):
-        return blocks[0].T
-    return blocks[0]
+        return np.asarray(blocks[0].T)
+    return np.asarray(blocks[0])
 
 
 def _choose(shape: tuple[int, ...], most: int, rng: np.random.Generator) -> Places:

@@ -9,10 +9,12 @@ import onnx
 
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits
+from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
 from onnxprune.progress import Progress
-from onnxprune.recovery.refit import Refit, refit
+from onnxprune.recovery.refit import refit
+from onnxprune.recovery.turn import Turn, find_turns, turned
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
@@ -83,40 +85,58 @@ def recover(
     select = list(found.samples.feeds(splits.select, _BATCH))
     judge = _Judge(found, select)
     before = judge.error(proven.model)
-    best = Recovered(proven.model, before=before, after=before)
-    start = time.monotonic()
-    for sweep in range(_SWEEPS):
-        tried = _sweep(found, proven, best.model, fit, seed + sweep, progress)
-        error = judge.error(tried.model)
-        if not error < (best.after or 0.0):
-            break
-        names = tuple(dict.fromkeys((*best.refitted, *tried.refitted)))
-        added = (*best.added, *tried.added)
-        names = tuple(name for name in names if name not in added)
-        best = Recovered(tried.model, names, added, before, error)
-        if time.monotonic() - start > time_limit / 2:
-            break
+    sweeps = _Sweeps(found, proven, fit, judge, before, seed, progress)
+    deadline = time.monotonic() + time_limit / 2
+    turns = find_turns(found.view, found.traces[0], found.coupling, proven.removed, fit, seed=seed)
+    best = sweeps.run(_turned(found, proven, turns, before), turns, deadline) if turns else None
+    if best is None or best.after is None or not best.after < before:
+        best = sweeps.run(Recovered(proven.model, before=before, after=before), (), deadline)
     return best
 
 
-def _sweep(
-    found: Analysis,
-    proven: Proven,
-    student: onnx.ModelProto,
-    fit: Sequence[Feeds],
-    seed: int,
-    progress: Progress,
-) -> Refit:
-    return refit(
-        found.view,
-        found.traces[0],
-        found.coupling.collected,
-        student,
-        proven.keeps,
-        fit,
-        seed=seed,
-        progress=progress,
+def _turned(found: Analysis, proven: Proven, turns: Sequence[Turn], before: float) -> Recovered:
+    sites = dense_sites(found.view, found.traces[0], found.coupling)
+    student = turned(proven.model, found.view, sites, proven.keeps, turns)
+    return Recovered(
+        student.model, tuple(student.refitted), tuple(student.added), before, float("inf")
     )
+
+
+@dataclass(frozen=True)
+class _Sweeps:
+    """Repeated refits, each kept only if it lowers the error on the selection samples."""
+
+    found: Analysis
+    proven: Proven
+    fit: Sequence[Feeds]
+    judge: "_Judge"
+    before: float
+    seed: int
+    progress: Progress
+
+    def run(self, best: Recovered, turns: Sequence[Turn], deadline: float) -> Recovered:
+        for sweep in range(_SWEEPS):
+            tried = refit(
+                self.found.view,
+                self.found.traces[0],
+                self.found.coupling.collected,
+                best.model,
+                self.proven.keeps,
+                self.fit,
+                turns,
+                seed=self.seed + sweep,
+                progress=self.progress,
+            )
+            error = self.judge.error(tried.model)
+            if not error < (best.after or 0.0):
+                break
+            added = (*best.added, *tried.added)
+            names = dict.fromkeys((*best.refitted, *tried.refitted))
+            kept = tuple(name for name in names if name not in added)
+            best = Recovered(tried.model, kept, added, self.before, error)
+            if time.monotonic() > deadline:
+                break
+        return best
 
 
 class _Judge:

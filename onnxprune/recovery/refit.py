@@ -24,11 +24,12 @@ from onnxprune.layers.rows import (
     weight_of,
 )
 from onnxprune.layers.sites import Site, affine_of, find_sites
+from onnxprune.layers.student import Student
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.ridge import Moments, Solution, solve
-from onnxprune.recovery.student import Student
+from onnxprune.recovery.turn import Turn
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -53,8 +54,11 @@ class Refit:
 
 
 class _Sweep:
-    def __init__(self, view: View, trace: Trace, student: Student, keeps: Keeps) -> None:
+    def __init__(
+        self, view: View, trace: Trace, student: Student, keeps: Keeps, turns: Sequence[Turn]
+    ) -> None:
         self.view, self.trace, self.student, self.keeps = view, trace, student, keeps
+        self.bases = {value: turn.basis for turn in turns for value in turn.values}
 
     def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
         """Refit one layer."""
@@ -139,6 +143,12 @@ class _Sweep:
         shape = (groups, 1, outputs)
         return Bounds(*(end.astype(np.float32).reshape(shape) for end in (low, high)))
 
+    def kept(self, rows: Rows, value: str, axis: int) -> Rows:
+        """Bring rows of a value of the original to what the cut model has of it."""
+        if value in self.bases:
+            return np.ascontiguousarray(rows @ self.bases[value].T.astype(np.float32))
+        return np.ascontiguousarray(rows[:, self.mask(value, axis)])
+
     def mask(self, value: str, axis: int) -> NDArray[np.bool_]:
         mask = self.keeps.get(Axis(value, axis))
         return np.ones(self.trace.shapes[value][axis], bool) if mask is None else mask
@@ -151,6 +161,7 @@ def refit(
     student: onnx.ModelProto,
     keeps: Keeps,
     feeds: Sequence[Feeds],
+    turns: Sequence[Turn] = (),
     *,
     seed: int,
     progress: Progress,
@@ -166,6 +177,8 @@ def refit(
     keeps : mapping of Axis to mask
     feeds : sequence of Feeds
         Samples to fit on, a fold's worth per feed at least.
+    turns : sequence of Turn
+        The bases that the student's streams are in.
     seed : int
         Of the positions that are looked at.
     progress : Progress
@@ -175,7 +188,7 @@ def refit(
     Refit
     """
     edited = Student(student, feeds, view.base)
-    sweep = _Sweep(view, trace, edited, keeps)
+    sweep = _Sweep(view, trace, edited, keeps, turns)
     sites = list(find_sites(view, trace, collected))
     if not sites:
         return Refit(edited.model, (), ())
@@ -206,5 +219,5 @@ def _targets(
             name = site.total or site.output
             rows = output_rows(values[name], places[site.node.index])
             axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
-            found[site.node.index].append(np.ascontiguousarray(rows[:, sweep.mask(name, axis)]))
+            found[site.node.index].append(sweep.kept(rows, name, axis))
     return found

@@ -129,6 +129,9 @@ def _feed_inner(graph: onnx.GraphProto, needed: set[str], known: Feeds) -> None:
         inputs.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
     del graph.input[:]
     graph.input.extend(inputs)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
 
 
 def captured_values(node: onnx.NodeProto) -> set[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from onnxprune.runtime.session import Feeds, Session
 from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.widths import allowed_widths
+from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.perturbation import Batches, measure
-from onnxprune.sensitivity.reconstruction import Elimination, reconstruct
-from onnxprune.sensitivity.values import Sensitivity
+from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 
 __all__ = ["Selection", "choose", "measure_groups"]
 
@@ -57,29 +57,42 @@ def measure_groups(
     progress.stage("measure")
     sizes = found.coupling.collected.sizes
     widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
-    eliminated = _eliminated(found, groups, splits, options) if options.recover else {}
-    slow = [group for group in groups if group.name not in eliminated]
+    outputs = float_frontier(found.view, found.traces[0])
+    every = Batches(_batches(found, splits.fit), _batches(found, splits.select))
+    known: dict[str, GroupSensitivity] = {}
+    if options.recover:
+        # What is refitted afterwards should be chosen for that.
+        known = measure_narrowed(
+            found.view,
+            found.traces[0],
+            found.coupling,
+            groups,
+            every,
+            outputs=outputs,
+            seed=options.seed,
+            progress=progress,
+        )
+    slow = [group for group in groups if group.name not in known]
+    if not slow:
+        return Sensitivity(known, 0, 0)
     work = {group.name: group.size * _downstream(found, group) for group in slow}
-    for group in groups:
-        work.setdefault(group.name, 0.0)
     count = _samples(found, sum(work.values()), len(splits.fit), options.time_limit)
-    batches = Batches(
-        fit=_batches(found, splits.fit[:count]),
-        select=_batches(found, splits.select[: max(count, _FEWEST)]),
-    )
-    return measure(
+    measured = measure(
         found.view,
         found.traces[0],
         found.coupling,
-        groups,
-        batches,
+        slow,
+        Batches(
+            _batches(found, splits.fit[:count]),
+            _batches(found, splits.select[: max(count, _FEWEST)]),
+        ),
         widths,
-        outputs=float_frontier(found.view, found.traces[0]),
+        outputs=outputs,
         work=work,
-        eliminated=eliminated,
         time_limit=options.time_limit,
         progress=progress,
     )
+    return replace(measured, groups={**known, **measured.groups})
 
 
 def choose(
@@ -110,20 +123,6 @@ def choose(
         else {}
     )
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
-
-
-def _eliminated(
-    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options
-) -> dict[str, Elimination]:
-    """Order by reconstruction: what is refitted afterwards should be chosen for that."""
-    return reconstruct(
-        found.view,
-        found.traces[0],
-        found.coupling,
-        groups,
-        _batches(found, splits.fit),
-        seed=options.seed,
-    )
 
 
 def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:

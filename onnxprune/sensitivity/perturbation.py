@@ -25,12 +25,10 @@ from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.reconstruction import Elimination
 from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
 
 __all__ = ["Batches", "measure"]
 
-_CALIBRATED = (0.01, 0.04, 0.16)  # shares of the largest local error that are measured
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
 
@@ -114,26 +112,6 @@ class _Measurer:
         change = self.change(ready, group, gone.tolist(), fit=False).astype(np.float64)
         return float((change**2).sum())
 
-    def eliminated(self, group: Group, found: Elimination) -> GroupSensitivity:
-        """Bring a local error curve to the output's scale: measure a few widths, nothing refitted.
-
-        The ratio of measured to local error, both of plain removal, says what one unit of local
-        error does to the output; light removals count, before the output saturates.
-        """
-        ready = self.prepare(group)
-        levels = np.array(_CALIBRATED) * found.plain.max()
-        step = group.step  # as many of each block
-        counts = -(-np.searchsorted(found.plain, levels) // step) * step
-        counts = np.unique(np.clip(counts, step, group.size - step))
-        measured = sum(self.error(ready, group, found.order[:count]) for count in counts)
-        local = float(found.plain[counts].sum())
-        scale = measured / local if local > 0 else 0.0
-        widths = np.arange(group.size, 0, -1)
-        scores = np.empty(group.size)
-        scores[found.order] = np.diff(found.errors)
-        errors = np.maximum.accumulate(scale * found.errors[:-1])
-        return GroupSensitivity(found.order, scores, widths, errors, "reconstruction")
-
     def group(self, group: Group, widths: NDArray[np.int64], deadline: float) -> GroupSensitivity:
         """Order one group's channels and measure its curve."""
         ready = self.prepare(group)
@@ -166,11 +144,10 @@ def measure(
     *,
     outputs: Sequence[str],
     work: Mapping[str, float],
-    eliminated: Mapping[str, Elimination] | None = None,
     time_limit: float,
     progress: Progress,
 ) -> Sensitivity:
-    """Measure groups by exact perturbation, one channel at a time, or calibrate an elimination.
+    """Measure groups by exact perturbation, one channel at a time.
 
     Parameters
     ----------
@@ -185,8 +162,6 @@ def measure(
         Values whose change counts.
     work : mapping of group name to float
         What perturbing all channels of a group takes, in units of its own.
-    eliminated : mapping of group name to Elimination, optional
-        Groups whose order is known already; only a few widths of these are perturbed.
     time_limit : float
         Seconds. Each group gets its share by work; a group whose channels do not fit into its
         share (and what groups before it left over) is ordered by activation importance.
@@ -196,15 +171,11 @@ def measure(
     -------
     Sensitivity
     """
-    known = eliminated or {}
     measurer = _Measurer(view, trace, coupling, batches, outputs)
     start = time.monotonic()
-    remaining = sum(w for name, w in work.items() if name not in known)
+    remaining = sum(work[group.name] for group in groups)
     found: dict[str, GroupSensitivity] = {}
     for group in progress.track(sorted(groups, key=lambda g: work[g.name]), len(groups), "groups"):
-        if group.name in known:
-            found[group.name] = measurer.eliminated(group, known[group.name])
-            continue
         now = time.monotonic()
         left = max(start + _SHARE * time_limit - now, 0.0)
         deadline = now + left * work[group.name] / max(remaining, 1e-9)

@@ -1,0 +1,172 @@
+"""Turn linear streams before the refit, so that what is lost is what their readers hear least of.
+
+A cut removes coordinates of a stream. Where any basis would do (see `layers.subspace`), the kept
+coordinates may as well carry the best directions: the makers' filters are projected onto them, the
+readers' weights on what they tell of the whole. The shapes are those of the cut; only numbers
+change, and the refit goes on from there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.relations import Axis
+from onnxprune.layers.readers import Reader, collect_readers, dense_sites
+from onnxprune.layers.rows import weight_blocks, weight_of
+from onnxprune.layers.sites import Site
+from onnxprune.layers.student import Student
+from onnxprune.layers.subspace import is_linear, makers_of, subspace
+from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import Keeps
+from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.trace import Trace
+
+__all__ = ["Turn", "find_turns", "turned"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A new basis for what is kept of one group.
+
+    Attributes
+    ----------
+    values : frozenset of str
+        The activations that carry the group.
+    basis : float array, shape (kept, channels)
+    makers : frozenset of int
+        Nodes whose outputs are projected.
+    heard : mapping of node index to (weight, bias)
+        Of each reader: float arrays of shape (kept * taps, O) and (O,), the weight on the kept
+        coordinates and what the rest adds on average.
+    """
+
+    values: frozenset[str]
+    basis: Array
+    makers: frozenset[int]
+    heard: Mapping[int, tuple[Array, Array]]
+
+
+def find_turns(
+    view: View,
+    trace: Trace,
+    coupling: Coupling,
+    removed: Iterable[tuple[Group, Sequence[int]]],
+    feeds: Sequence[Feeds],
+    *,
+    seed: int,
+) -> list[Turn]:
+    """Choose a basis for every narrowed group that may be turned.
+
+    Parameters
+    ----------
+    view, trace, coupling
+        Of the original.
+    removed : iterable of (Group, channel numbers)
+    feeds : sequence of Feeds
+        Samples to fit on.
+    seed : int
+
+    Returns
+    -------
+    list of Turn
+    """
+    sites = dense_sites(view, trace, coupling)
+    counts = {g.name: len(gone) for g, gone in removed}
+    groups = [g for g, _ in removed if is_linear(view, coupling, g, sites)]
+    readers = collect_readers(view, trace, coupling, groups, feeds, seed=seed)
+    return [
+        _turn(group, counts[group.name], readers[group.name], makers_of(sites, group))
+        for group in groups
+        if group.name in readers
+    ]
+
+
+def _turn(group: Group, gone: int, readers: Sequence[Reader], makers: Sequence[Site]) -> Turn:
+    space, width = subspace(readers), group.size - gone
+    heard = {}
+    for reader in readers:
+        told = np.einsum("ck,cto->kto", space.decoder(reader, width), reader.weight[reader.places])
+        shift = (reader.weight - space.stand_in(reader, gone)).T @ reader.mean
+        heard[reader.site.node.index] = (told.reshape(-1, told.shape[2]), shift)
+    return Turn(
+        frozenset(m.axis.value for m in group.members),
+        space.basis[:width],
+        frozenset(s.node.index for s in makers),
+        heard,
+    )
+
+
+def turned(
+    model: onnx.ModelProto,
+    view: View,
+    sites: Iterable[Site],
+    keeps: Keeps,
+    turns: Sequence[Turn],
+) -> Student:
+    """Give the makers and readers of turned groups their weights in the new basis.
+
+    Parameters
+    ----------
+    model : ModelProto
+        The cut model.
+    view : View
+        Of the original.
+    sites : iterable of Site
+    keeps : mapping of Axis to mask
+    turns : sequence of Turn
+
+    Returns
+    -------
+    Student
+    """
+    student = Student(model, (), view.base)
+    made = {node: found for found in turns for node in found.makers}
+    heard = {node: pair for found in turns for node, pair in found.heard.items()}
+    for site in sites:
+        node = site.node.index
+        old = student.read(site.weight)
+        if old is None or (node not in made and node not in heard):
+            continue
+        weight, bias = _full(view, site)
+        if node in heard:
+            weight, bias = heard[node][0], bias + heard[node][1]
+        else:
+            weight = weight[_mask(keeps, site, site.source, len(weight))]
+        if node in made:
+            weight, bias = weight @ made[node].basis.T, made[node].basis @ bias
+        else:
+            mask = _mask(keeps, site, site.node.outputs[0], len(bias))
+            weight, bias = weight[:, mask], bias[mask]
+        student.write(site.weight, weight_of(site, weight[None], old.shape).astype(old.dtype))
+        if site.bias is not None:
+            student.write_bias(site.bias, bias.astype(old.dtype))
+    return student
+
+
+def _full(view: View, site: Site) -> tuple[Array, Array]:
+    """Return a layer's weight (D, O) and bias (O,) as the original has them."""
+    weight = weight_blocks(site, site.weight_in(view))[0].astype(np.float64)
+    edge = site.bias
+    inputs = view.by_index[edge.node].inputs if edge is not None else ()
+    if edge is None or edge.slot >= len(inputs) or not inputs[edge.slot]:
+        return weight, np.zeros(weight.shape[1])
+    return weight, view.constant(inputs[edge.slot]).astype(np.float64)
+
+
+def _mask(keeps: Keeps, site: Site, value: str, size: int) -> NDArray[np.bool_]:
+    """Return which of ``size`` rows or columns of a weight stay, by the channels of a value."""
+    for axis, mask in keeps.items():
+        if axis.value == value and len(mask) and size % len(mask) == 0 and _carries(site, axis):
+            return np.repeat(mask, size // len(mask))
+    return np.ones(size, bool)
+
+
+def _carries(site: Site, axis: Axis) -> bool:
+    """Whether an axis is the channels' one of what a layer reads or makes."""
+    return axis.axis == 1 if site.node.op_type in ("Conv", "ConvTranspose") else axis.axis > 0
