@@ -1,15 +1,14 @@
-"""The cut model while its weights are being rewritten."""
+"""A model while the weights of its layers are being rewritten."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
-from onnxprune.model.tensors import to_array
+from onnxprune.layers.slots import Slots
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Edge
 from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
 
@@ -20,7 +19,7 @@ _LARGEST = 1 << 28  # bytes of one value of one feed that are kept
 
 
 class Student:
-    """A copy of a cut model, with its constants by the edge that reads them.
+    """A copy of a model, with its constants by the slot that reads them.
 
     Nodes keep the numbers that they have in the original's view.
 
@@ -34,18 +33,14 @@ class Student:
         Where external data lies.
     """
 
-    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feeds], base: Path = Path()) -> None:
+    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feeds], base: Path) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.refitted: list[str] = []
         self.added: list[str] = []
-        self._feeds, self._base = feeds, base
+        self._slots = Slots(self.model, base)
+        self._feeds = feeds
         self._known: list[dict[str, Array]] = [{} for _ in feeds]
-        self._tensors = {t.name: t for t in self.model.graph.initializer}
-        self._made = {o: n for n in self.model.graph.node for o in n.output}
-        self._readers = Counter(
-            name for n in self.model.graph.node for name in (*n.input, *captured_values(n))
-        )
 
     def groups(self, node: int) -> int:
         """Return a convolution's groups; 1 for everything else."""
@@ -61,7 +56,7 @@ class Student:
         ----------
         names : sequence of str
         settled : collection of str
-            Those whose producers will not be rewritten any more: kept, so that no run has to begin
+            Those whose makers will not be rewritten any more: kept, so that no run has to begin
             at the inputs again.
 
         Returns
@@ -69,75 +64,54 @@ class Student:
         list of Feeds
             One per feed.
         """
-        inner = [n for n in names if n in self._made and n not in self._known[0]]
+        known = self._known[0] if self._known else {}
+        inner = [n for n in names if n in self._slots.made and n not in known]
         if inner:
-            model = with_outputs(self.model, inner, self._known[0])
+            model = with_outputs(upcast(self.model), inner, known)
             read, session = {value.name for value in model.graph.input}, Session(model)
         found: list[Feeds] = []
-        for feed, known in zip(self._feeds, self._known, strict=True):
-            have: dict[str, Array] = {**feed, **known}
+        for feed, kept in zip(self._feeds, self._known, strict=True):
+            have: dict[str, Array] = {**feed, **kept}
             if inner:
                 have |= session.run({n: a for n, a in have.items() if n in read}, inner)
-            known |= {n: have[n] for n in settled if have[n].nbytes <= _LARGEST}
+            kept |= {n: have[n] for n in settled if have[n].nbytes <= _LARGEST}
             found.append({name: have[name] for name in names})
         return found
 
     def forget(self, later: Iterable[str]) -> None:
         """Drop the kept values that no run for ``later`` would begin at."""
+        made, known = self._slots.made, self._known[0] if self._known else {}
         waiting, seen, needed = list(later), set(), set()
         while waiting:
             name = waiting.pop()
-            if name in self._known[0]:
+            if name in known:
                 needed.add(name)
-            elif name not in seen and name in self._made:
-                node = self._made[name]
-                waiting.extend((*node.input, *captured_values(node)))
+            elif name not in seen and name in made:
+                waiting.extend((*made[name].input, *captured_values(made[name])))
             seen.add(name)
-        for known in self._known:
-            for name in known.keys() - needed:
-                del known[name]
+        for kept in self._known:
+            for name in kept.keys() - needed:
+                del kept[name]
 
     def owns(self, edge: Edge) -> bool:
-        """Whether nobody else reads the constant at an edge."""
-        inputs = self.model.graph.node[edge.node].input
-        return edge.slot < len(inputs) and self._readers[inputs[edge.slot]] == 1
+        """Whether nobody else reads the constant in a slot."""
+        return self._slots.own(edge)
 
     def read(self, edge: Edge) -> Array | None:
-        """Return the constant at an edge; None if there is none."""
-        inputs = self.model.graph.node[edge.node].input
-        if edge.slot >= len(inputs) or not inputs[edge.slot]:
-            return None
-        name = inputs[edge.slot]
-        if name in self._tensors:
-            return to_array(self._tensors[name], self._base)
-        node = self._made.get(name)
-        if node is None or node.op_type != "Constant" or node.attribute[0].name != "value":
-            return None
-        return numpy_helper.to_array(node.attribute[0].t)
+        """Return the constant in a slot, decoded; None if there is none."""
+        return self._slots.read(edge)
 
     def write(self, edge: Edge, array: Array) -> None:
-        """Replace the constant at an edge."""
-        name = self.model.graph.node[edge.node].input[edge.slot]
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        if name in self._tensors:
-            self._tensors[name].CopyFrom(tensor)
-        else:
-            self._made[name].attribute[0].t.CopyFrom(tensor)
-        self.refitted.append(name)
+        """Replace the constant in a slot."""
+        self.refitted.append(self._slots.write(edge, array))
 
-    def write_bias(self, edge: Edge, bias: Array) -> None:
-        """Replace a bias, or add one where there was none of this layer's own."""
+    def write_bias(self, weight: Edge, edge: Edge, bias: Array) -> None:
+        """Replace the bias of a layer, or add one where it has none of its own."""
         old = self.read(edge)
         if old is not None and old.shape == bias.shape and self.owns(edge):
             self.write(edge, bias)
-            return
-        node = self.model.graph.node[edge.node]
-        name = f"{node.input[1]}_bias"
-        while name in self._tensors:
-            name += "_"
-        self.model.graph.initializer.append(numpy_helper.from_array(bias, name))
-        self._tensors[name] = self.model.graph.initializer[-1]
-        node.input.extend([""] * (edge.slot + 1 - len(node.input)))
-        node.input[edge.slot] = name
-        self._readers[name] += 1
-        self.added.append(name)
+        elif old is None and self._slots.quantized(weight):
+            return  # runtimes that compute in integers take integer biases only
+        else:
+            name = f"{self.model.graph.node[edge.node].input[1]}_bias"
+            self.added.append(self._slots.add(edge, name, bias))

@@ -86,7 +86,7 @@ def is_linear(view: View, coupling: Coupling, group: Group, sites: Sequence[Site
             )
         if not fine:
             return False
-    return bool(made)
+    return bool(made) and group.step == 1
 
 
 def _is_through(node: Node | None, made: Sequence[Site]) -> bool:

@@ -75,7 +75,8 @@ class _Sweep:
         blocks = weight_of(site, solution.weights, weight.shape)
         self.student.write(site.weight, blocks.astype(weight.dtype))
         if site.bias is not None:
-            self.student.write_bias(site.bias, solution.bias.reshape(-1).astype(weight.dtype))
+            bias = solution.bias.reshape(-1).astype(weight.dtype)
+            self.student.write_bias(site.weight, site.bias, bias)
 
     def solution(
         self,

@@ -145,7 +145,7 @@ def turned(
             weight, bias = weight[:, mask], bias[mask]
         student.write(site.weight, weight_of(site, weight[None], old.shape).astype(old.dtype))
         if site.bias is not None:
-            student.write_bias(site.bias, bias.astype(old.dtype))
+            student.write_bias(site.weight, site.bias, bias.astype(old.dtype))
     return student
 
 

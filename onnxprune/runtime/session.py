@@ -101,9 +101,7 @@ def with_outputs(
     return copy
 
 
-def keep_outputs(
-    model: onnx.ModelProto, names: Sequence[str], known: Feeds | None = None
-) -> None:
+def keep_outputs(model: onnx.ModelProto, names: Sequence[str], known: Feeds | None = None) -> None:
     """Give a model other outputs in place, as `with_outputs` does."""
     given = {output.name: output for output in model.graph.output}
     outputs = [given.get(name) or onnx.ValueInfoProto(name=name) for name in names]

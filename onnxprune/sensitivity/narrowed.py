@@ -17,6 +17,7 @@ from onnxprune.layers.readers import Reader, collect_readers, dense_sites
 from onnxprune.layers.rows import weight_of
 from onnxprune.layers.student import Student
 from onnxprune.layers.subspace import is_linear, subspace
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
@@ -84,11 +85,11 @@ def measure_narrowed(
     ready = [group for group in groups if group.name in readers]
     found = {}
     for group in progress.track(ready, len(ready), "groups"):
-        eliminated = eliminate(readers[group.name], group.size)
+        eliminated = eliminate(readers[group.name], group.blocks)
         narrowing: _Narrowing = eliminated
         if is_linear(view, coupling, group, sites):
             narrowing = subspace(readers[group.name])
-        errors = np.maximum.accumulate(whole.curve(narrowing))
+        errors = np.maximum.accumulate(whole.curve(narrowing, group.step))
         scores = np.empty(group.size)
         scores[eliminated.order] = np.diff(errors)
         widths = np.arange(group.size, 0, -1)
@@ -102,14 +103,15 @@ class _Whole:
     """The original, with the weights of some layers exchanged."""
 
     def __init__(self, view: View, feeds: Sequence[Feeds], outputs: Sequence[str]) -> None:
-        self.model, self.feeds, self.outputs = view.real, feeds, outputs
-        session = Session(with_outputs(self.model, outputs))
+        self.view, self.feeds, self.outputs = view, feeds, outputs
+        session = Session(with_outputs(view.real, outputs))
         self.change = OutputChange([session.run(feed, outputs) for feed in feeds])
 
-    def curve(self, narrowing: _Narrowing) -> Array:
+    def curve(self, narrowing: _Narrowing, step: int) -> Array:
         """Return the output's error with 0, 1, ... channels gone: measured, or between such."""
         local = np.maximum(narrowing.errors, _LEAST)
-        counts = np.unique(np.clip(np.searchsorted(local, _LEVELS), 1, len(local) - 2))
+        counts = -(-np.searchsorted(local, _LEVELS) // step) * step  # as many of each block
+        counts = np.unique(np.clip(counts, step, len(local) - 1 - step))
         known = self.crossing(narrowing.readers)
         ratios = [self.error(narrowing, int(n), known) / local[n] for n in counts]
         scale = np.interp(np.log(local), np.log(local[counts]), np.log(np.maximum(ratios, _LEAST)))
@@ -119,16 +121,16 @@ class _Whole:
 
     def crossing(self, readers: Sequence[Reader]) -> list[Feeds]:
         """Return what enters the part of the model that the readers change, feed by feed."""
-        names = _crossing(self.model.graph, {reader.site.node.index for reader in readers})
-        session = Session(with_outputs(self.model, names)) if names else None
+        names = _crossing(self.view.model.graph, {reader.site.node.index for reader in readers})
+        session = Session(with_outputs(self.view.real, names)) if names else None
         return [session.run(feed, names) if session else {} for feed in self.feeds]
 
     def error(self, narrowing: _Narrowing, gone: int, known: Sequence[Feeds]) -> float:
         """Return the relative squared output error with the readers refitted to a width."""
-        student = Student(self.model, ())
+        student = Student(self.view.model, (), self.view.base)
         for reader in narrowing.readers:
             _exchange(student, reader, narrowing.stand_in(reader, gone))
-        model = with_outputs(student.model, self.outputs, known[0])
+        model = with_outputs(upcast(student.model), self.outputs, known[0])
         session, read = Session(model), {value.name for value in model.graph.input}
         total = 0.0
         for number, (feed, inner) in enumerate(zip(self.feeds, known, strict=True)):
@@ -147,7 +149,7 @@ def _exchange(student: Student, reader: Reader, weight: Array) -> None:
     if site.bias is not None:
         bias = student.read(site.bias)
         shift = ((reader.weight - weight).T @ reader.mean).astype(old.dtype)
-        student.write_bias(site.bias, shift if bias is None else np.add(bias, shift))
+        student.write_bias(site.weight, site.bias, shift if bias is None else np.add(bias, shift))
 
 
 def _crossing(graph: onnx.GraphProto, first: set[int]) -> list[str]:

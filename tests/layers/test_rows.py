@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxprune.layers.rows import input_rows, output_rows, places_of, weight_matrix
+from onnxprune.layers.rows import input_rows, output_rows, places_of, weight_blocks, weight_of
 from onnxprune.layers.sites import find_sites
 from onnxprune.runtime.session import Session
 from tests import nets
@@ -41,8 +41,31 @@ def test_convolutions(shape, kernel, attributes, tmp_path):
     places = places_of(found.traces[0], site, RNG(2))
     rows = input_rows(site, x, weight, places)
     wanted = output_rows(y, places)
-    assert rows.shape == (3 * min(np.prod(y.shape[2:]), 64), weight[0].size)
-    np.testing.assert_allclose(rows @ weight_matrix(site, weight), wanted, rtol=1e-3, atol=1e-4)
+    assert rows.shape == (1, 3 * min(np.prod(y.shape[2:]), 64), weight[0].size)
+    made = rows[0] @ weight_blocks(site, weight)[0]
+    np.testing.assert_allclose(made, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "weight", "attributes"),
+    [
+        ("Conv", (6, 8, 8), (6, 2, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
+        ("Conv", (4, 9, 9), (8, 1, 3, 3), {"group": 4, "strides": [2, 2]}),
+        ("ConvTranspose", (4, 7, 6), (4, 5, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
+        ("ConvTranspose", (4, 7, 6), (4, 5, 2, 3), {"dilations": [2, 1]}),
+        ("ConvTranspose", (6, 9), (6, 2, 4), {"group": 3, "strides": [3], "output_padding": [1]}),
+    ],
+)
+def test_groups_and_transposed_convolutions(op, shape, weight, attributes, tmp_path):
+    weight = RNG(0).standard_normal(weight)
+    found, site, x, y = looked(op, shape, weight, tmp_path, **attributes)
+    groups = attributes.get("group", 1)
+    places = places_of(found.traces[0], site, RNG(2))
+    blocks = weight_blocks(site, weight, groups)
+    made = input_rows(site, x, weight, places, groups) @ blocks
+    made = made.transpose(1, 0, 2).reshape(made.shape[1], -1)
+    np.testing.assert_allclose(made, output_rows(y, places), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(weight_of(site, blocks, weight.shape), weight)
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -52,14 +75,27 @@ def test_gemm(transposed, tmp_path):
     assert places_of(found.traces[0], site, RNG(2)) is None
     rows = input_rows(site, x, weight, None)
     np.testing.assert_allclose(
-        rows @ weight_matrix(site, weight), output_rows(y, None), rtol=1e-3, atol=1e-5
+        rows[0] @ weight_blocks(site, weight)[0], output_rows(y, None), rtol=1e-3, atol=1e-5
+    )
+    np.testing.assert_array_equal(
+        weight_of(site, weight_blocks(site, weight), weight.shape), weight
     )
 
 
-def test_grouped_convolutions_have_no_matrix(tmp_path):
-    weight = RNG(0).standard_normal((6, 2, 3, 3))
-    _, site, _, _ = looked("Conv", (6, 8, 8), weight, tmp_path, group=3)
-    assert weight_matrix(site, weight) is None
+@pytest.mark.parametrize(
+    ("attributes", "bounds"),
+    [({}, (0.0, np.inf)), ({"min": -1.0, "max": 6.0}, (-1.0, 6.0)), ({"max": 6.0}, (-np.inf, 6.0))],
+)
+def test_what_an_activation_lets_through(attributes, bounds, tmp_path):
+    net = nets.Net()
+    made = net.op("Gemm", "x", net.const(np.ones((4, 3), np.float32)))
+    low, high = (
+        net.const(np.float32(attributes[k])) if k in attributes else "" for k in ("min", "max")
+    )
+    out = net.op("Clip", made, low, high) if attributes else net.op("Relu", made)
+    found = nets.look(net.model({"x": ("N", 4)}, out), tmp_path)
+    (site,) = find_sites(found.view, found.traces[0], found.coupling.collected)
+    assert site.gate == bounds
 
 
 def test_what_is_no_site(tmp_path):

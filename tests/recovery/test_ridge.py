@@ -1,5 +1,7 @@
 """Ridge least squares from sums, against the same done on the rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,14 @@ def moments(x, y, folds=4):
     for number, (rows, targets) in enumerate(
         zip(np.array_split(x, 8), np.array_split(y, 8), strict=True)
     ):
-        found.add(number % folds, rows.astype(np.float32), targets.astype(np.float32))
+        found.add(number % folds, rows[None].astype(np.float32), targets[None].astype(np.float32))
     return found
+
+
+def solved(x, y, start, *, centred=True):
+    """Solve one problem; problems come in stacks."""
+    found = solve(moments(x, y), start[None], centred=centred)
+    return replace(found, weights=found.weights[0], bias=found.bias[0])
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def problem():
 
 def test_finds_weights_and_bias(problem):
     x, y, w, b = problem
-    found = solve(moments(x, y), w + 0.3, centred=True)
+    found = solved(x, y, w + 0.3)
     np.testing.assert_allclose(found.weights, w, atol=1e-3)
     np.testing.assert_allclose(found.bias, b, atol=5e-3)
     assert found.after < 1e-5 < found.before
@@ -33,7 +41,7 @@ def test_finds_weights_and_bias(problem):
 
 def test_without_a_bias_none_is_made_up(problem):
     x, y, w, b = problem
-    found = solve(moments(x, y - b), w + 0.3, centred=False)
+    found = solved(x, y - b, w + 0.3, centred=False)
     np.testing.assert_allclose(found.weights, w, atol=1e-3)
     assert not found.bias.any()
 
@@ -41,7 +49,7 @@ def test_without_a_bias_none_is_made_up(problem):
 def test_the_errors_are_those_on_held_out_rows(problem):
     x, y, w, _ = problem
     y = y + np.random.default_rng(1).standard_normal(y.shape)
-    found = solve(moments(x, y), w, centred=True)
+    found = solved(x, y, w)
     # Noise of variance 1 is all that good weights leave.
     left = 800 * 3 / ((y - y.mean(axis=0)) ** 2).sum()
     assert found.before == pytest.approx(left, rel=0.1)
@@ -52,7 +60,7 @@ def test_noise_is_shrunk_towards_the_start():
     rng = np.random.default_rng(2)
     x, start = rng.standard_normal((40, 30)), rng.standard_normal((30, 2))
     y = x @ start + 3.0 * rng.standard_normal((40, 2))
-    found = solve(moments(x, y), start, centred=True)
+    found = solved(x, y, start)
     free = np.linalg.lstsq(x, y, rcond=None)[0]
     assert np.linalg.norm(found.weights - start) < 0.7 * np.linalg.norm(free - start)
 
@@ -61,7 +69,7 @@ def test_inputs_that_say_the_same_do_not_break_it():
     rng = np.random.default_rng(3)
     x = rng.standard_normal((200, 3))
     x = np.column_stack([x, x[:, 0], np.zeros(200)])
-    found = solve(moments(x, x[:, :1] * 2.0), np.zeros((5, 1)), centred=True)
+    found = solved(x, x[:, :1] * 2.0, np.zeros((5, 1)))
     assert np.isfinite(found.weights).all()
     np.testing.assert_allclose(x @ found.weights, x[:, :1] * 2.0, atol=0.05)
 
@@ -71,6 +79,19 @@ def test_moments_spoilt_by_rounding_leave_the_weights():
     x, start = rng.standard_normal((50, 4)), rng.standard_normal((4, 2))
     spoilt = moments(x, x @ start)
     for number in range(4):
-        spoilt.xx[number] = -np.eye(4) * 1e6
-    found = solve(spoilt, start, centred=False)
-    np.testing.assert_array_equal(found.weights, start)
+        spoilt.xx[number] = -np.eye(4)[None] * 1e6
+    found = solve(spoilt, start[None], centred=False)
+    np.testing.assert_array_equal(found.weights[0], start)
+
+
+def test_stacked_problems_are_solved_each_for_itself():
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((3, 400, 4)), rng.standard_normal((3, 4, 2))
+    y = x @ w + np.arange(3)[:, None, None]
+    found = Moments(2)
+    for fold in range(2):
+        found.add(fold, *(a[:, fold::2].astype(np.float32) for a in (x, y)))
+    solution = solve(found, np.zeros_like(w), centred=True)
+    np.testing.assert_allclose(solution.weights, w, atol=2e-3)
+    np.testing.assert_allclose(solution.bias, [[0, 0], [1, 1], [2, 2]], atol=2e-3)
+    assert solution.ridge == 1e-4

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from onnxprune.layers.readers import Reader
 from onnxprune.sensitivity import reconstruction
-from onnxprune.sensitivity.reconstruction import Reader, eliminate, reconstruct
-from tests import nets
+from onnxprune.sensitivity.reconstruction import eliminate
 
 RIDGE = reconstruction._RIDGE
 
@@ -13,8 +13,12 @@ RIDGE = reconstruction._RIDGE
 def reader(rng, channels=6, taps=2, outputs=3, rows=400):
     x = rng.standard_normal((rows, channels * taps)) @ rng.standard_normal((channels * taps,) * 2)
     x -= x.mean(axis=0)
-    places = np.arange(channels * taps).reshape(channels, taps)
-    return Reader(x.T @ x / rows, rng.standard_normal((channels * taps, outputs)), places, 1.0)
+    return made(x, rng.standard_normal((channels * taps, outputs)), taps)
+
+
+def made(x, weight, taps=1, spread=1.0):
+    places = np.arange(len(weight)).reshape(-1, taps)
+    return Reader(None, x.T @ x / len(x), np.zeros(len(weight)), weight, places, spread)
 
 
 def refitted_error(r, gone):
@@ -46,14 +50,16 @@ def test_every_step_takes_the_cheapest():
         assert costs[pick] == pytest.approx(min(costs.values()), rel=1e-6)
 
 
-def test_plain_errors_are_those_of_zeroing():
+def test_stand_ins_are_those_of_least_squares():
     r = reader(np.random.default_rng(2))
     found = eliminate([r], np.zeros(6, int))
-    for k in range(7):
-        at = r.places[found.order[:k]].ravel()
-        zeroed = r.weight[at]
-        wanted = (zeroed * (r.moments[np.ix_(at, at)] @ zeroed)).sum()
-        assert found.plain[k] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    for k in range(1, 6):
+        stand_in = found.stand_in(r, k)
+        assert not stand_in[r.places[found.order[:k]].ravel()].any()
+        change = r.weight - stand_in
+        damped = r.moments + RIDGE * np.diag(r.moments).mean() * np.eye(len(r.moments))
+        error = (change * (damped @ change)).sum()
+        assert error == pytest.approx(refitted_error(r, found.order[:k]), rel=1e-6)
 
 
 def test_readers_are_judged_together():
@@ -69,27 +75,7 @@ def test_a_copy_goes_first_and_for_nothing():
     rng = np.random.default_rng(4)
     x = rng.standard_normal((500, 5))
     x = np.column_stack([x, x[:, 0]])
-    r = Reader(x.T @ x / 500, rng.standard_normal((6, 4)), np.arange(6)[:, None], 10.0)
+    r = made(x, rng.standard_normal((6, 4)), spread=10.0)
     found = eliminate([r], np.zeros(6, int))
     assert found.order[0] in (0, 5)
     assert found.errors[1] < 1e-2 * found.errors[2]
-    assert found.plain[1] > 10 * found.errors[1]
-
-
-def test_only_groups_with_linear_readers_are_ordered():
-    found = nets.digits("digits_vit", samples=64)
-    feeds = list(found.samples.feeds(range(64), 32))
-    groups = found.coupling.groups
-    ordered = reconstruct(found.view, found.traces[0], found.coupling, groups, feeds, seed=0)
-    kinds = {g.name: g.kind for g in groups}
-    # Head dimensions meet in a product of activations, the stream in LayerNormalization.
-    linear = {name for name, kind in kinds.items() if kind in ("neuron", "head")}
-    assert ordered.keys() == linear
-
-
-def test_too_few_rows_are_no_evidence():
-    found = nets.digits("digits_resnet", samples=16)
-    few = list(found.samples.feeds(range(2), 2))
-    many = list(found.samples.feeds(range(16), 16))
-    arguments = (found.view, found.traces[0], found.coupling, found.coupling.groups)
-    assert len(reconstruct(*arguments, few, seed=0)) < len(reconstruct(*arguments, many, seed=0))
