@@ -33,6 +33,7 @@ __all__ = [
     "NoVerify",
     "Pairs",
     "Params",
+    "Pareto",
     "PlanFile",
     "Provider",
     "Quiet",
@@ -196,6 +197,10 @@ Table = Annotated[
     typer.Option(
         "--table", metavar="F.json", help="Write down the operator times of A for --latency-table."
     ),
+]
+Pareto = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="New folder for a table of what can be had, with plans."),
 ]
 SavePlan = Annotated[Path | None, typer.Option(metavar="F.json", help="Write down what went.")]
 Json = Annotated[

@@ -33,6 +33,7 @@ from onnxprune.arguments import (
     NoVerify,
     Pairs,
     Params,
+    Pareto,
     PlanFile,
     Provider,
     Quiet,
@@ -114,6 +115,7 @@ def run(
     dim: Dim = None,
     json: Json = None,
     save_plan: SavePlan = None,
+    pareto: Pareto = None,
     dry_run: DryRun = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -127,9 +129,21 @@ def run(
     from onnxprune import pipeline
 
     work = partial(
-        pipeline.run, source, target, options, save_plan=save_plan, dry_run=dry_run, force=force
+        pipeline.run,
+        source,
+        target,
+        options,
+        save_plan=save_plan,
+        pareto=pareto,
+        dry_run=dry_run,
+        force=force,
     )
-    answer(work, json, quiet, {"plan": save_plan, "model": None if dry_run else target})
+    answer(
+        work,
+        json,
+        quiet,
+        {"plan": save_plan, "front": pareto, "model": None if dry_run else target},
+    )
 
 
 @app.command()

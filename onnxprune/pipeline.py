@@ -1,5 +1,7 @@
 """The way of a model through all stages; each function here is one command."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ import onnx
 from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse
 from onnxprune.data.splits import Splits, split_samples
-from onnxprune.errors import VerificationError
+from onnxprune.errors import UsageError, VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.model.functions import expand
@@ -23,6 +25,7 @@ from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise, promise_of, unlimited
 from onnxprune.recovery.recover import Recovered
+from onnxprune.report.json import dumps
 from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.fold import fold
@@ -31,6 +34,7 @@ from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Workshop
+from onnxprune.search.front import front
 from onnxprune.search.search import search
 from onnxprune.search.stages import repaired, timed
 from onnxprune.selection.budget import budget_of
@@ -49,6 +53,7 @@ def run(
     options: Options,
     *,
     save_plan: Path | None = None,
+    pareto: Path | None = None,
     dry_run: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -61,7 +66,8 @@ def run(
     target : Path, optional
         None only with ``dry_run``.
     options : Options
-    save_plan, progress : Path and Progress, optional
+    save_plan, pareto, progress : Path, Path and Progress, optional
+        ``pareto`` is a new folder for the front: a table of points with a plan for each.
     dry_run, force : bool
         Do everything but write the model; replace an existing target.
 
@@ -74,6 +80,7 @@ def run(
     check_provider(options.provider)
     if target is not None:
         check_target(source, target, force=force)
+    _check_new(pareto)
     found = analyse(source, options, clock)
     for warning in summary.synthetic(found):
         clock.note(warning)
@@ -97,6 +104,8 @@ def run(
         clock.stage("write")
         write(fold(found.expansion, done.model).model, target, source=found.model)
         report = replace(report, target=str(target))
+    if pareto is not None:
+        _write_front(workshop, pareto)
     return replace(report, seconds=clock.seconds())
 
 
@@ -243,6 +252,32 @@ def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Opti
         refitted=recovered.refitted,
         added=recovered.added,
     )
+
+
+def _check_new(folder: Path | None) -> None:
+    if folder is not None and (folder.exists() or not folder.absolute().parent.is_dir()):
+        what = "exists already" if folder.exists() else "lies in a folder that does not exist"
+        msg = f"--pareto {folder} {what}; name a new folder"
+        raise UsageError(msg)
+
+
+def _write_front(workshop: Workshop, folder: Path) -> None:
+    """Write the front's table and its plans into a new folder, all or nothing."""
+    points = front(workshop)
+    names = [f"plan-{number:02}.json" for number in range(1, len(points) + 1)]
+    rows = [p.entry(n, workshop.judge.metric) for p, n in zip(points, names, strict=True)]
+    table = {"format": "onnxprune-front/1", "model": str(workshop.found.model.path), "points": rows}
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    draft.mkdir()
+    try:
+        for point, name in zip(points, names, strict=True):
+            made = point.candidate
+            plan = _plan(workshop.found, made.settled, made.recovered, workshop.options)
+            write_text(draft / name, plan.text())
+        write_text(draft / "front.json", dumps(table))
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _drop(

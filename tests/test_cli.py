@@ -108,6 +108,7 @@ class TestArguments:
             *("--exclude", "op:Gemm", "--multiple-of", "8", "--samples", "9", "--seed", "3"),
             *("--no-recover", "--time-limit", "7.5", "--threads", "2", "--provider", "EP"),
             *("--input-shape", "x:1,3", "--dim", "n=4", "--save-plan", "p.json", "--force"),
+            *("--latency", "0.8", "--latency-table", "t.json", "--cache", "c", "--pareto", "f"),
         )
         assert code == 0, err
         (source, target, options), keywords = answers.run.call_args
@@ -118,6 +119,9 @@ class TestArguments:
             macs=0.5,
             params=0.6,
             size=0.7,
+            latency=0.8,
+            latency_table=Path("t.json"),
+            cache=Path("c"),
             exclude=("a*", "op:Gemm"),
             multiple_of=8,
             input_shapes={"x": (1, 3)},
@@ -130,7 +134,9 @@ class TestArguments:
             recover=False,
         )
         del keywords["progress"]
-        assert keywords == {"save_plan": Path("p.json"), "dry_run": False, "force": True}
+        assert keywords == {
+            "save_plan": Path("p.json"), "pareto": Path("f"), "dry_run": False, "force": True
+        }  # fmt: skip
 
     def test_defaults_are_those_of_options(self, answers, call):
         call(*RUN)

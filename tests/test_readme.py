@@ -106,6 +106,7 @@ def test_links_lead_somewhere():
 def test_schemas_are_where_it_says():
     assert sorted(p.name for p in (ROOT / "onnxprune/report/schemas").glob("*.json")) == [
         "bench-1.json",
+        "front-1.json",
         "inspect-1.json",
         "latency-1.json",
         "plan-1.json",

@@ -1,5 +1,6 @@
 """Promises of quality on a real model, the whole way: kept and proven, or nothing is written."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from onnxprune.errors import BudgetError, UsageError
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.quality.judge import Judge
+from onnxprune.report.json import validate
 from onnxprune.search import stages
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import nested_plans
@@ -180,3 +182,23 @@ def test_a_latency_and_a_drop_that_contradict_name_the_nearest(tmp_path, monkeyp
     with pytest.raises(BudgetError, match=r"--latency 0\.250 with --max-drop 0\.01 .*nearest is"):
         run(tmp_path, replace(BOUNDED, latency=0.25, max_drop=0.01))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_front_is_a_table_with_a_plan_for_every_point(tmp_path):
+    folder = tmp_path / "front"
+    pipeline.run(MLP, None, replace(BOUNDED, macs=0.7, recover=False), pareto=folder, dry_run=True)
+    table = json.loads((folder / "front.json").read_text())
+    validate(table, "onnxprune-front/1", "front.json")
+    points = table["points"]
+    assert len(points) >= 3
+    assert sorted(p["plan"] for p in points) == sorted(
+        path.name for path in folder.glob("plan-*.json")
+    )
+    plan = folder / points[-1]["plan"]
+    made = pipeline.apply(MLP, tmp_path / "made.onnx", plan, Options(data=FEATURES))
+    assert made.ratios.macs == pytest.approx(points[-1]["macs"], abs=1e-3)
+
+
+def test_a_front_replaces_nothing(tmp_path):
+    with pytest.raises(UsageError, match="exists already"):
+        pipeline.run(MLP, None, BOUNDED, pareto=tmp_path, dry_run=True)

@@ -1,0 +1,111 @@
+"""The front: what can be had between the original and the far end, each point with its plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import BudgetError
+from onnxprune.quality.drop import drop_interval
+from onnxprune.search.candidate import Candidate, Workshop
+from onnxprune.search.path import nested_plans
+from onnxprune.selection.budget import Budget, farthest
+
+__all__ = ["Point", "front", "undominated"]
+
+_MOST = 8  # points that are made
+_COSTS = ("latency", "bytes", "macs", "params")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A candidate with everything that a person chooses by.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    ratios : mapping of quantity to ratio
+        Latency as measured against the original, the others as counted.
+    latency_interval : (low, high) or None
+    drop : float
+        On the certifying samples.
+    drop_interval : (low, high) or None
+    """
+
+    candidate: Candidate
+    ratios: dict[str, float]
+    latency_interval: tuple[float, float] | None
+    drop: float
+    drop_interval: tuple[float, float] | None
+
+    def entry(self, plan: str, metric: str) -> dict[str, object]:
+        """Return what the front's file says of it."""
+        return {
+            "plan": plan,
+            **self.ratios,
+            "latency_interval": self.latency_interval and list(self.latency_interval),
+            "metric": metric,
+            "drop": self.drop,
+            "drop_interval": self.drop_interval and list(self.drop_interval),
+        }
+
+
+def front(workshop: Workshop) -> list[Point]:
+    """Cut, repair, judge and time plans along a path; leave out what another point beats.
+
+    Parameters
+    ----------
+    workshop : Workshop
+
+    Returns
+    -------
+    list of Point
+        The fastest last.
+    """
+    total = workshop.found.costs.total
+    plans = nested_plans(workshop, farthest(total, "latency" if workshop.pace else "macs"))
+    picked = {round(place) for place in np.linspace(0, len(plans) - 1, _MOST)} if plans else set()
+    points = []
+    for number in sorted(picked):
+        try:
+            candidate = workshop.make(*plans[number])
+        except BudgetError:  # a group could not be proven, and the others are not enough
+            continue
+        points.append(_point(workshop, candidate))
+    return sorted(undominated(points), key=lambda point: -point.ratios["latency"])
+
+
+def _point(workshop: Workshop, candidate: Candidate) -> Point:
+    found = workshop.found
+    overhead = max(found.model.bytes - found.costs.total.bytes, 0.0)
+    counted = Budget(dict.fromkeys(("bytes", "macs", "params"), 1.0), found.costs.total, overhead)
+    saved = candidate.settled.selection.allocation.saved
+    timed = workshop.time(candidate.recovered.model)
+    held = workshop.held(candidate.recovered.model)
+    return Point(
+        candidate,
+        {"latency": timed.ratio or 1.0, **counted.reached(saved)},
+        timed.interval,
+        held.drop,
+        drop_interval(held, seed=workshop.options.seed),
+    )
+
+
+def undominated(points: Sequence[Point]) -> list[Point]:
+    """Keep the points that no other one equals or beats in every cost and in the drop."""
+
+    def figures(point: Point) -> list[float]:
+        return [*(point.ratios[name] for name in _COSTS), point.drop]
+
+    kept: list[Point] = []
+    for number, point in enumerate(points):
+        mine = figures(point)
+        beaten = any(
+            all(a <= b for a, b in zip(figures(other), mine, strict=True))
+            and (figures(other) != mine or place < number)
+            for place, other in enumerate(points)
+            if place != number
+        )
+        if not beaten:
+            kept.append(point)
+    return kept
