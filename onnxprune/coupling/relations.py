@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CONSTANT",
     "NOTHING",
     "Axis",
     "Balance",
@@ -23,6 +24,7 @@ __all__ = [
 Positions = NDArray[np.int64]
 How = Literal["sum", "mean", "norm", "rms"]
 NOTHING = "nothing: the operator looks at the whole axis at once"
+CONSTANT = "an export in which these numbers are constants (fold the model's constants first)"
 
 
 class Axis(NamedTuple):

@@ -12,6 +12,7 @@ from tests.coupling import (
     cases_quantized,
     cases_recurrent,
     cases_reduction,
+    cases_versions,
     cases_weighted,
 )
 
@@ -21,6 +22,7 @@ CASES = [
     *cases_movement.CASES,
     *cases_quantized.CASES,
     *cases_reduction.CASES,
+    *cases_versions.CASES,
     *cases_recurrent.CASES,
     *cases_control.CASES,
     *cases_attention.CASES,

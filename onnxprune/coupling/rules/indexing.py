@@ -8,11 +8,12 @@ from onnxprune.coupling.relations import Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
 _CHOOSES = "{op} chooses among these positions at run time"
+_UNLOCK = "nothing: any position may be asked for"
 
 
 def _chosen(op: Op, *tensors: Tensor, axis: int) -> Iterator[Freeze]:
     for tensor in tensors:
-        yield Freeze(tensor.axis(axis), _CHOOSES.format(op=op.op_type))
+        yield Freeze(tensor.axis(axis), _CHOOSES.format(op=op.op_type), unlock=_UNLOCK)
 
 
 @rule("GatherND")

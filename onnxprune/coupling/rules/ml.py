@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.coupling.relations import Contract, Freeze, Relation, Tie
+from onnxprune.coupling.relations import CONSTANT, Contract, Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import ML, Op, rule
 
 
@@ -64,7 +64,11 @@ def array_feature_extractor(op: Op) -> Iterator[Relation]:
     """Takes features by number, from the last axis."""
     x, at, y = op.x(0), op.x(1), op.y()
     if not at.constant or at.data is None:
-        yield Freeze(x.axis(-1), "ArrayFeatureExtractor chooses among these positions at run time")
+        yield Freeze(
+            x.axis(-1),
+            "ArrayFeatureExtractor chooses among these positions at run time",
+            unlock=CONSTANT,
+        )
     else:
         place = np.arange(at.data.size)
         yield Tie(y.axis(-1), x.axis(-1), place, at.data.ravel().astype(np.int64))

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxprune.coupling.probe import probe
-from onnxprune.coupling.relations import Free, Freeze, Positions, Relation, Tie
+from onnxprune.coupling.relations import CONSTANT, Free, Freeze, Positions, Relation, Tie
 from onnxprune.coupling.rules._registry import Op, rule
+
+_CHOOSES = "nothing: any position may be asked for"
+_PADS = "an export that pads with a constant, or other axes"
 
 
 @rule(
@@ -39,7 +42,9 @@ def _moving_window(op: Op) -> Iterator[Relation]:
     for axis in x.axes():
         if axis in sliced:
             for tensor in (x, y):
-                yield Freeze(tensor.axis(axis), "Slice chooses its positions at run time")
+                yield Freeze(
+                    tensor.axis(axis), "Slice chooses its positions at run time", unlock=CONSTANT
+                )
         else:
             yield Tie(x.axis(axis), y.axis(axis))
 
@@ -64,7 +69,7 @@ def pad(op: Op) -> Iterator[Relation]:
         if before or after:
             what = "copies neighbours along" if mode != b"constant" else "crops"
             for tensor in (x, y):
-                yield Freeze(tensor.axis(axis), f"Pad {what} this axis")
+                yield Freeze(tensor.axis(axis), f"Pad {what} this axis", unlock=_PADS)
         else:
             yield Tie(x.axis(axis), y.axis(axis))
 
@@ -90,7 +95,7 @@ def gather(op: Op) -> Iterator[Relation]:
         yield from probe(op, (0,))
         return
     how = "by a table" if indices.constant else "at run time"
-    yield Freeze(x.axis(axis), f"Gather chooses among these positions {how}")
+    yield Freeze(x.axis(axis), f"Gather chooses among these positions {how}", unlock=_CHOOSES)
     for i in x.axes():
         if i != axis:
             yield from op.tie(x, i, y, i if i < axis else i + indices.rank - 1)

@@ -7,6 +7,9 @@ import numpy as np
 from onnxprune.coupling.relations import Axis, Contract, Freeze, How, Relation, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
+_TRAINING = "an export in evaluation mode"
+_ONE_GROUP = "LayerNormalization over the same axes, or more groups: whole groups can go"
+
 
 @rule("BatchNormalization")
 def batch_normalization(op: Op) -> Iterator[Relation]:
@@ -16,7 +19,9 @@ def batch_normalization(op: Op) -> Iterator[Relation]:
         for tensor in (*op.present(), *op.outputs):
             for axis in tensor.axes() if tensor is not None else ():
                 assert tensor is not None
-                yield Freeze(tensor.axis(axis), "BatchNormalization in training mode")
+                yield Freeze(
+                    tensor.axis(axis), "BatchNormalization in training mode", unlock=_TRAINING
+                )
         return
     for axis in x.axes():
         yield Tie(x.axis(axis), y.axis(axis))
@@ -87,7 +92,7 @@ def group_normalization(op: Op) -> Iterator[Relation]:
     for axis in (0, 1):
         yield Tie(x.axis(axis), y.axis(axis))
     if groups == 1:
-        yield Freeze(x.axis(1), "GroupNormalization has one group only")
+        yield Freeze(x.axis(1), "GroupNormalization has one group only", unlock=_ONE_GROUP)
     # A scale per group is opset 18's; opset 21 has one per channel.
     group = Axis(f"{op.name}/group", 0)
     yield Tie(x.axis(1), group, position, position // size)
