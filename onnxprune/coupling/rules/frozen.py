@@ -7,7 +7,7 @@ some of their axes only have a rule, which says so itself.
 from dataclasses import dataclass
 
 from onnxprune.coupling.relations import NOTHING
-from onnxprune.coupling.rules._registry import ML, NCHWC
+from onnxprune.coupling.rules._registry import MICROSOFT, ML, NCHWC
 
 __all__ = ["FROZEN", "Why", "lookup"]
 
@@ -46,6 +46,11 @@ _BLOCKED = Why(
     "a model without that layout: the original, or one saved at ORT_ENABLE_EXTENDED",
 )
 
+_GENERATES = Why(
+    "{op} runs a whole decoder from inside, and chooses token by token",
+    "the decoder exported alone: prune that, and wrap it again",
+)
+
 _GROUPS: dict[Why, dict[str, str]] = {
     _RANDOM: {
         "": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
@@ -57,8 +62,9 @@ _GROUPS: dict[Why, dict[str, str]] = {
     _BY_PLACE: {"": "MaxUnpool"},
     _SEQUENCE: {
         "": "ConcatFromSequence Optional SequenceAt SequenceConstruct SequenceEmpty SequenceErase"
-        " SequenceInsert SequenceLength SplitToSequence"
+        " SequenceInsert SequenceLength SequenceMap SplitToSequence"
     },
+    _GENERATES: {MICROSOFT: "BeamSearch GreedySearch Sampling WhisperBeamSearch"},
     _MAP: {ML: "CastMap DictVectorizer ZipMap"},
     _TEXT: {"": "StringNormalizer StringSplit TfIdfVectorizer"},
     _DISTANCES: {ML: "SVMClassifier SVMRegressor"},
