@@ -290,7 +290,7 @@ def _drop(
 ) -> tuple[Drop, list[str]]:
     """Describe the drop; say so loudly where it is not certified."""
     plain = judge.losses(proven.model, splits.certify)
-    drop = describe(judge, promise, held, plain, seed=options.seed)
+    drop = describe(judge, promise, held, plain)
     if drop.certified is not None:
         return drop, []
     return drop, [f"the drop is not certified: {promise.uncertified(held[-1])}"]

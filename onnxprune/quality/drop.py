@@ -1,11 +1,11 @@
 """The drop as it is reported: an estimate, its interval, the class that suffers most."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxprune.quality.certificate import discordant_interval, share_interval
+from onnxprune.quality.certificate import discordant_interval, share_interval, upper_bound
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise
@@ -15,12 +15,9 @@ __all__ = ["describe", "drop_interval", "worst_class"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5  # samples of a class below which its own loss says nothing
-_RESAMPLES = 2000
 
 
-def describe(
-    judge: Judge, promise: Promise, path: Sequence[Losses], plain: Losses, *, seed: int
-) -> Drop:
+def describe(judge: Judge, promise: Promise, path: Sequence[Losses], plain: Losses) -> Drop:
     """Describe what a candidate lost.
 
     Parameters
@@ -31,8 +28,6 @@ def describe(
         On the certification samples, of all candidates up to this one.
     plain : Losses
         Of the same cut before its layers were refitted.
-    seed : int
-        Of the interval.
 
     Returns
     -------
@@ -42,7 +37,7 @@ def describe(
     return Drop(
         judge.metric,
         losses.drop,
-        drop_interval(losses, seed=seed),
+        drop_interval(losses),
         losses.samples,
         worst_class(losses),
         promise.certificate(path),
@@ -52,42 +47,35 @@ def describe(
     )
 
 
-def drop_interval(losses: Losses, *, seed: int) -> tuple[float, float] | None:
+def drop_interval(losses: Losses) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean loss.
+
+    No bootstrap: where most samples lose nothing and a few lose much, its intervals hold the mean
+    far less often than they say.
 
     Parameters
     ----------
     losses : Losses
-    seed : int
-        Of the bootstrap.
 
     Returns
     -------
     (low, high) or None
-        Exact (Clopper-Pearson) for losses of 0 and 1 and, conservatively, for paired labels; by
-        studentised bootstrap over samples for others; None for a loss of the whole only.
+        Exact (Clopper-Pearson) for losses of 0 and 1; of at least that confidence for paired
+        labels, and (Hoeffding-Bentkus) for any others with bounds; None where there are none.
     """
     values = losses.values
-    if values is None:
+    if values is None or losses.kind is None:
         return None
     n, worse, better = len(values), int((values > 0).sum()), int((values < 0).sum())
     if losses.kind == "binary":
         return share_interval(worse, n, _CONFIDENCE)
     if losses.kind == "discordant":
         return discordant_interval(worse, better, n, _CONFIDENCE)
-    return _bootstrap(values, seed)
-
-
-def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
-    n, mean, spread = len(values), values.mean(), values.std()
-    if spread == 0 or n < 2:
-        return float(mean), float(mean)
-    draws = values[rng.integers(0, n, (_RESAMPLES, n))]
-    errors = draws.std(axis=1)
-    t = np.where(errors > 0, (draws.mean(axis=1) - mean) / np.maximum(errors, spread * 1e-3), 0.0)
-    low, high = np.quantile(t, (1 - (1 - _CONFIDENCE) / 2, (1 - _CONFIDENCE) / 2))
-    return float(mean - low * spread), float(mean - high * spread)
+    least, most = (0.0 if losses.kind == "bounded" else -1.0), 1.0
+    side = (1 + _CONFIDENCE) / 2
+    mirrored = replace(losses, values=least + most - values)
+    high, low = (upper_bound(each, side) for each in (losses, mirrored))
+    return least if low is None else least + most - low, most if high is None else high
 
 
 def worst_class(losses: Losses) -> float | None:

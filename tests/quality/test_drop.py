@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
+from onnxprune.quality.certificate import p_value
 from onnxprune.quality.drop import drop_interval, worst_class
 from onnxprune.quality.losses import Losses
 
@@ -18,23 +19,35 @@ def test_a_share_has_its_exact_interval(hits):
     low = beta.ppf(0.025, hits, 41 - hits) if hits else 0.0
     high = beta.ppf(0.975, hits + 1, 40 - hits) if hits < 40 else 1.0
     losses = given([1] * hits + [0] * (40 - hits), "binary")
-    assert drop_interval(losses, seed=0) == pytest.approx((low, high), abs=1e-9)
+    assert drop_interval(losses) == pytest.approx((low, high), abs=1e-9)
 
 
 def test_one_number_has_no_interval():
-    assert drop_interval(Losses(0.3, None, None, None, 9), seed=0) is None
+    assert drop_interval(Losses(0.3, None, None, None, 9)) is None
 
 
-def test_the_interval_of_a_mean_follows_the_seed_only():
-    losses = given(np.random.default_rng(0).beta(1, 9, 60), "bounded")
-    first, again, other = (drop_interval(losses, seed=s) for s in (0, 0, 1))
-    assert first == again
-    assert first != other
-    assert first[0] < losses.drop < first[1]
+@pytest.mark.parametrize(("kind", "shift"), [("bounded", 0.0), ("signed", -0.4)])
+def test_the_interval_of_a_mean_has_its_error_on_both_sides(kind, shift):
+    values = np.random.default_rng(0).beta(1, 4, 400) + shift
+    losses = given(values, kind)
+    low, high = drop_interval(losses)
+    assert low < losses.drop < high
+    assert p_value(losses, high) == pytest.approx(0.025, abs=1e-3)
+    assert high - low < 0.3
 
 
-def test_equal_losses_are_a_point():
-    assert drop_interval(given([0.0] * 5, "bounded"), seed=0) == (0.0, 0.0)
+def test_the_interval_holds_the_mean_where_a_few_lose_all():
+    """One in two hundred loses everything: fifty samples mostly show nothing of it."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        low, high = drop_interval(given((rng.random(50) < 0.005) * rng.random(50), "bounded"))
+        held += low <= 0.0025 <= high
+    assert held >= 190
+
+
+def test_losses_without_bounds_have_no_interval():
+    assert drop_interval(given([0.0, 3.0], None)) is None
 
 
 def test_the_worst_class_has_samples_enough():
