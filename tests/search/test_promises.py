@@ -179,8 +179,8 @@ def test_a_latency_and_a_drop_that_contradict_name_the_nearest(tmp_path, monkeyp
         return replace(quick_bench(models, feeds, **choices), ratio=0.2, interval=(0.19, 0.21))
 
     monkeypatch.setattr(stages, "measure", kept)
-    with pytest.raises(BudgetError, match=r"--latency 0\.250 with --max-drop 0\.01 .*nearest is"):
-        run(tmp_path, replace(BOUNDED, latency=0.25, max_drop=0.01))
+    with pytest.raises(BudgetError, match=r"--latency 0\.250 with --max-drop 0\.1 .*nearest is"):
+        run(tmp_path, replace(BOUNDED, latency=0.25, max_drop=0.1, recover=False))
     assert list(tmp_path.iterdir()) == []
 
 
