@@ -87,7 +87,7 @@ def _point(workshop: Workshop, candidate: Candidate) -> Point:
         {"latency": timed.ratio or 1.0, **counted.reached(saved)},
         timed.interval,
         held.drop,
-        drop_interval(held, seed=workshop.options.seed),
+        drop_interval(held),
     )
 
 

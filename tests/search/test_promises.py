@@ -176,7 +176,7 @@ def test_what_a_drop_allows_but_is_not_faster_is_not_written(tmp_path, monkeypat
 
 def test_a_latency_and_a_drop_that_contradict_name_the_nearest(tmp_path, monkeypatch):
     def kept(models, feeds, **choices):
-        return replace(quick_bench(models, feeds, **choices), ratio=0.2, interval=(0.19, 0.21))
+        return replace(quick_bench(models, feeds, **choices), ratio=0.247, interval=(0.245, 0.249))
 
     monkeypatch.setattr(stages, "measure", kept)
     with pytest.raises(BudgetError, match=r"--latency 0\.250 with --max-drop 0\.1 .*nearest is"):
