@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxprune.layers.sites import find_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Silent
 from onnxprune.runtime.session import Session
@@ -62,6 +63,12 @@ def narrowed_by_hand(found, batches, group, gone):
     view, contracts = found.view, found.coupling.contracts
     (axis,) = [m.axis for m in group.members if m.axis in contracts]
     node = view.by_index[contracts[axis][0][0]]
+    (site,) = [
+        s
+        for s in find_sites(view, found.traces[0], found.coupling.collected)
+        if s.node.index == node.index
+    ]
+    bias = view.by_index[site.bias.node].inputs[site.bias.slot]
     weight = view.constant(node.inputs[1])
     transposed = bool(node.attributes.get("transB"))
     matrix = (weight.T if transposed else weight).astype(np.float64)
@@ -83,9 +90,9 @@ def narrowed_by_hand(found, batches, group, gone):
         if tensor.name == view.original(node.inputs[1]):
             new = (solved.T if transposed else solved).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
-        if tensor.name == view.original(node.inputs[2]):
-            bias = numpy_helper.to_array(tensor) + shift
-            tensor.CopyFrom(numpy_helper.from_array(bias.astype(np.float32), tensor.name))
+        if tensor.name == view.original(bias):
+            moved = numpy_helper.to_array(tensor) + shift
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
     return model
 
 
