@@ -10,7 +10,7 @@ from onnxprune.coupling.groups import Coupling, Group, Member
 from onnxprune.layers.rows import input_rows, output_rows, places_of, weight_blocks
 from onnxprune.layers.sites import Site, find_sites
 from onnxprune.model.view import View
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Reader", "collect_readers", "dense_sites"]
@@ -144,7 +144,8 @@ def _moments(
 ) -> tuple[dict[int, _Sums], dict[int, float]]:
     """Sum up the inputs of layers, and the variance of their outputs with the skips."""
     rng = np.random.default_rng(seed)
-    places = {s.node.index: places_of(trace, s, rng) for s in sites}
+    samples = sum(map(batch_size, feeds))
+    places = {s.node.index: places_of(trace, s, rng, samples) for s in sites}
     sums = {s.node.index: _Sums(full=True) for s in sites}
     outs = {s.node.index: _Sums(full=False) for s in sites}
     names = list(dict.fromkeys(n for s in sites for n in (s.source, s.total or s.output)))

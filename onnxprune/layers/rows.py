@@ -16,7 +16,8 @@ from onnxprune.runtime.trace import Trace
 
 __all__ = ["Places", "input_rows", "output_rows", "places_of", "weight_blocks", "weight_of"]
 
-_PLACES = 64  # output positions per sample
+_PLACES = (64, 1024)  # output positions per sample: least, most
+_ENOUGH = 16_384  # rows that say all; few samples give more positions each
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 Rows = NDArray[np.float32]
@@ -34,11 +35,27 @@ class Places:
     index: tuple[NDArray[np.int64], ...]
 
 
-def places_of(trace: Trace, site: Site, rng: np.random.Generator) -> Places | None:
-    """Choose the output positions to look at; None where the layer has no spatial axes."""
+def places_of(
+    trace: Trace, site: Site, rng: np.random.Generator, samples: int = _ENOUGH
+) -> Places | None:
+    """Choose the output positions to look at; None where the layer has no spatial axes.
+
+    Parameters
+    ----------
+    trace : Trace
+    site : Site
+    rng : Generator
+    samples : int
+        How many there are to look at.
+
+    Returns
+    -------
+    Places, optional
+    """
     if site.node.op_type not in _CONVOLUTIONS:
         return None
-    return _choose(trace.shapes[site.output][2:], _PLACES, rng)
+    most = int(np.clip(_ENOUGH // max(samples, 1), *_PLACES))
+    return _choose(trace.shapes[site.output][2:], most, rng)
 
 
 def output_rows(values: Array, places: Places | None) -> Rows:

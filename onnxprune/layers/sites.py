@@ -87,7 +87,9 @@ def _matmul(view: View, trace: Trace, node: Node) -> Site | None:
     after = _only_reader(view, node.outputs[0])
     if after is not None and after.op_type == "Add":
         for slot, value in enumerate(after.inputs):
-            if view.is_constant(value) and len(trace.shapes[value]) == 1:
+            wide = trace.shapes[node.outputs[0]][-1]
+            shape = trace.shapes[value]
+            if view.is_constant(value) and shape and shape[-1] == np.prod(shape) == wide:
                 bias = Edge(after.index, slot)
                 return Site(node, node.inputs[0], weight, bias, after.outputs[0])
     return Site(node, node.inputs[0], weight, None, node.outputs[0])

@@ -108,8 +108,8 @@ class Student:
     def write_bias(self, weight: Edge, edge: Edge, bias: Array) -> None:
         """Replace the bias of a layer, or add one where it has none of its own."""
         old = self.read(edge)
-        if old is not None and old.shape == bias.shape and self.owns(edge):
-            self.write(edge, bias)
+        if old is not None and old.size == bias.size and self.owns(edge):
+            self.write(edge, bias.reshape(old.shape))
         elif old is None and self._slots.quantized(weight):
             return  # runtimes that compute in integers take integer biases only
         else:

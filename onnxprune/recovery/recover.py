@@ -19,10 +19,11 @@ from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
 
-__all__ = ["Recovered", "plain", "recover"]
+__all__ = ["Recovered", "enough", "plain", "recover"]
 
 _BATCH = 32
-_FEWEST = 8  # samples below which least squares only learns them by heart
+_FOLDS = 4
+_FEWEST = 4  # samples below which least squares only learns them by heart
 _SWEEPS = 2
 
 
@@ -49,6 +50,11 @@ class Recovered:
 def plain(proven: Proven) -> Recovered:
     """Leave a cut model as it is."""
     return Recovered(proven.model)
+
+
+def enough(splits: Splits) -> bool:
+    """Say whether there are samples enough to refit on."""
+    return len(splits.fit) >= _FEWEST
 
 
 def recover(
@@ -79,9 +85,10 @@ def recover(
     -------
     Recovered
     """
-    fit = list(found.samples.feeds(splits.fit, _BATCH))
-    if len(splits.fit) < _FEWEST or not proven.removed:
+    if not enough(splits) or not proven.removed:
         return plain(proven)
+    # Every fold of the cross-validation needs samples of its own.
+    fit = list(found.samples.feeds(splits.fit, min(_BATCH, len(splits.fit) // _FOLDS)))
     select = list(found.samples.feeds(splits.select, _BATCH))
     judge = _Judge(found, select)
     before = judge.error(proven.model)

@@ -31,7 +31,7 @@ from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.ridge import Moments, Solution, solve
 from onnxprune.recovery.turn import Turn
 from onnxprune.rewrite.keeps import Keeps
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Refit", "refit"]
@@ -194,7 +194,8 @@ def refit(
     if not sites:
         return Refit(edited.model, (), ())
     rng = np.random.default_rng(seed)
-    places = {s.node.index: places_of(trace, s, rng) for s in sites}
+    samples = sum(map(batch_size, feeds))
+    places = {s.node.index: places_of(trace, s, rng, samples) for s in sites}
     targets = _targets(view, sites, places, sweep, feeds)
     waiting = [[s.source, *([s.skip] if s.skip else [])] for s in sites]
     for number, site in enumerate(progress.track(sites, len(sites), "layers")):

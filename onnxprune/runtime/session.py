@@ -22,6 +22,7 @@ __all__ = [
     "Session",
     "TensorInfo",
     "available_providers",
+    "batch_size",
     "captured_values",
     "check_provider",
     "keep_outputs",
@@ -56,6 +57,12 @@ class TensorInfo:
     name: str
     type: str
     shape: tuple[int | str | None, ...]
+
+
+def batch_size(feed: Feeds) -> int:
+    """Return how many samples a feed holds."""
+    first = next(iter(feed.values()))
+    return len(first) if first.ndim else 1
 
 
 def available_providers() -> tuple[str, ...]:

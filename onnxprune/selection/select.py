@@ -12,6 +12,7 @@ from onnxprune.data.splits import Splits
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Progress
+from onnxprune.recovery.recover import enough
 from onnxprune.runtime.session import Feeds, Session
 from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
@@ -60,7 +61,7 @@ def measure_groups(
     outputs = float_frontier(found.view, found.traces[0])
     every = Batches(_batches(found, splits.fit), _batches(found, splits.select))
     known: dict[str, GroupSensitivity] = {}
-    if options.recover:
+    if options.recover and enough(splits):
         # What is refitted afterwards should be chosen for that.
         known = measure_narrowed(
             found.view,

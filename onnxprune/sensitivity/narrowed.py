@@ -149,7 +149,8 @@ def _exchange(student: Student, reader: Reader, weight: Array) -> None:
     if site.bias is not None:
         bias = student.read(site.bias)
         shift = ((reader.weight - weight).T @ reader.mean).astype(old.dtype)
-        student.write_bias(site.weight, site.bias, shift if bias is None else np.add(bias, shift))
+        moved = shift if bias is None else np.add(bias.reshape(-1), shift)
+        student.write_bias(site.weight, site.bias, moved)
 
 
 def _crossing(graph: onnx.GraphProto, first: set[int]) -> list[str]:

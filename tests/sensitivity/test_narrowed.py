@@ -50,7 +50,7 @@ def test_a_curve_is_what_a_refitted_model_loses():
     before, after = Session(found.view.model), Session(model)
     change, spread = 0.0, []
     for feed in batches.select:
-        a, b = (next(iter(s.run(feed).values())) for s in (before, after))
+        a, b = (s.run(feed, ["probabilities"])["probabilities"] for s in (before, after))
         change += ((a - b).astype(np.float64) ** 2).sum()
         spread.append(a)
     whole = np.concatenate(spread).astype(np.float64)
@@ -91,7 +91,7 @@ def narrowed_by_hand(found, batches, group, gone):
             new = (solved.T if transposed else solved).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
         if tensor.name == view.original(bias):
-            moved = numpy_helper.to_array(tensor) + shift
+            moved = numpy_helper.to_array(tensor) + shift.reshape(1, -1)
             tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
     return model
 
