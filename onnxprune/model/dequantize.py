@@ -73,7 +73,16 @@ def _linear_conv(at: Lowering, node: onnx.NodeProto) -> None:
     inputs = [at.decoded(x, xs, xz), at.decoded(w, ws, wz, 0)]
     if bias:
         inputs.append(at.emit("Mul", [at.real(bias), at.emit("Mul", [xs, ws])]))
-    at.encoded(at.emit("Conv", inputs, given=attributes_of(node)), ys, yz, node.output[0])
+    given = attributes_of(node)
+    if not given.pop("channels_last", 0):
+        at.encoded(at.emit("Conv", inputs, given=given), ys, yz, node.output[0])
+        return
+    weight = at.array(w)
+    axes = list(range(4 if weight is None else weight.ndim))
+    inputs[0] = at.emit("Transpose", inputs[:1], given={"perm": [0, axes[-1], *axes[1:-1]]})
+    y = at.emit("Conv", inputs, given=given)
+    y = at.emit("Transpose", [y], given={"perm": [0, *axes[2:], 1]})
+    at.encoded(y, ys, yz, node.output[0])
 
 
 def _linear_matmul(at: Lowering, node: onnx.NodeProto) -> None:

@@ -7,6 +7,7 @@ from tests.coupling import (
     cases_frozen,
     cases_fused,
     cases_indexing,
+    cases_microsoft,
     cases_ml,
     cases_movement,
     cases_quantized,
@@ -29,5 +30,6 @@ CASES = [
     *cases_fused.CASES,
     *cases_frozen.CASES,
     *cases_indexing.CASES,
+    *cases_microsoft.CASES,
     *cases_ml.CASES,
 ]

@@ -8,12 +8,12 @@ _NO_REFERENCE = {"reference": "onnx.reference has not got it"}
 _ML, _NCHWC = "ai.onnx.ml", "com.microsoft.nchwc"
 
 
-def _case(op, inputs, attributes=(), *, domain="", frozen="", skip=(), **more):
+def frozen_case(op, inputs, attributes=(), *, domain="", frozen="", note="frozen", skip=(), **more):
     """Every axis of ``frozen`` must be blamed on the operator, in the words of the table."""
     reason = FROZEN[domain, op].reason
     return OpCase(
         op,
-        "frozen",
+        note,
         inputs,
         dict(attributes),
         "",
@@ -25,26 +25,26 @@ def _case(op, inputs, attributes=(), *, domain="", frozen="", skip=(), **more):
 
 
 _STANDARD = [
-    _case("Bernoulli", {"x": X((4, 6), "p")}, frozen="x01 y01"),
-    _case(
+    frozen_case("Bernoulli", {"x": X((4, 6), "p")}, frozen="x01 y01"),
+    frozen_case(
         "Multinomial", {"x": X((3, 6))}, {"sample_size": 5}, frozen="x01 y01", skip=_NO_REFERENCE
     ),
-    _case("RandomNormal", {}, {"shape": [3, 4]}, frozen="y01"),
-    _case("RandomUniform", {}, {"shape": [3, 4]}, frozen="y01"),
-    _case("RandomNormalLike", {"x": X((3, 4))}, frozen="x01 y01"),
-    _case("RandomUniformLike", {"x": X((3, 4))}, frozen="x01 y01"),
-    _case(
+    frozen_case("RandomNormal", {}, {"shape": [3, 4]}, frozen="y01"),
+    frozen_case("RandomUniform", {}, {"shape": [3, 4]}, frozen="y01"),
+    frozen_case("RandomNormalLike", {"x": X((3, 4))}, frozen="x01 y01"),
+    frozen_case("RandomUniformLike", {"x": X((3, 4))}, frozen="x01 y01"),
+    frozen_case(
         "AffineGrid",
         {"x": X((2, 2, 3)), "s": K([2, 3, 4, 5])},
         frozen="x012 y0123",
         opset=20,
     ),
     *(
-        _case(op, {"n": P((), "5")}, frozen="y0")
+        frozen_case(op, {"n": P((), "5")}, frozen="y0")
         for op in ("BlackmanWindow", "HammingWindow", "HannWindow")
     ),
-    _case("EyeLike", {"x": X((4, 4))}, frozen="x01 y01"),
-    _case(
+    frozen_case("EyeLike", {"x": X((4, 4))}, frozen="x01 y01"),
+    frozen_case(
         "MelWeightMatrix",
         {
             "n": P((), "5"),
@@ -55,28 +55,28 @@ _STANDARD = [
         },
         frozen="y01",
     ),
-    _case("Range", {"b": K(0), "e": P((), "5"), "s": K(1)}, frozen="y0"),
-    _case(
+    frozen_case("Range", {"b": K(0), "e": P((), "5"), "s": K(1)}, frozen="y0"),
+    frozen_case(
         "NonMaxSuppression",
         {"b": X((1, 6, 4), "g"), "s": X((1, 2, 6), "+"), "n": K([3])},
         frozen="b12 s12 y01",
         skip={"reference": "onnx.reference refuses a list of one number"},
     ),
-    _case("NonZero", {"x": X((3, 4))}, frozen="x01 y01"),
-    _case("Unique", {"x": X((3, 4), "i")}, frozen="x01"),
-    _case(
+    frozen_case("NonZero", {"x": X((3, 4))}, frozen="x01 y01"),
+    frozen_case("Unique", {"x": X((3, 4), "i")}, frozen="x01"),
+    frozen_case(
         "MaxUnpool",
         {"x": X((1, 2, 2, 2)), "i": K([[[[0, 3], [8, 10]], [[17, 19], [24, 31]]]])},
         {"kernel_shape": [2, 2], "strides": [2, 2]},
         frozen="x123 y123",
     ),
-    _case(
+    frozen_case(
         "StringNormalizer",
         {"x": X((4,), "t")},
         {"stopwords": ["a", "c"], "is_case_sensitive": 1},
         frozen="x0",
     ),
-    _case(
+    frozen_case(
         "StringSplit",
         {"x": X((2, 4), "t")},
         {"delimiter": "b"},
@@ -84,7 +84,7 @@ _STANDARD = [
         opset=20,
         outputs="yn",
     ),
-    _case(
+    frozen_case(
         "TfIdfVectorizer",
         {"x": X((2, 6), "i")},
         {
@@ -118,14 +118,14 @@ _NODES = {
     "nodes_missing_value_tracks_true": [0, 0, 0],
 }
 _CLASSICAL = [
-    _case(
+    frozen_case(
         "SVMRegressor",
         {"x": X((3, 4))},
         {**_SVM, "n_supports": 3, "rho": [0.2]},
         domain=_ML,
         frozen="x01 y0",
     ),
-    _case(
+    frozen_case(
         "SVMClassifier",
         {"x": X((3, 4))},
         {
@@ -138,7 +138,7 @@ _CLASSICAL = [
         frozen="x01 y0 z01",
         outputs="yz",
     ),
-    _case(
+    frozen_case(
         "TreeEnsembleRegressor",
         {"x": X((5, 4))},
         {
@@ -153,7 +153,7 @@ _CLASSICAL = [
         frozen="x01 y0",
         version=3,
     ),
-    _case(
+    frozen_case(
         "TreeEnsembleClassifier",
         {"x": X((5, 4))},
         {
@@ -169,7 +169,7 @@ _CLASSICAL = [
         outputs="yz",
         version=3,
     ),
-    _case(
+    frozen_case(
         "TreeEnsemble",
         {"x": X((5, 4))},
         {
@@ -191,7 +191,7 @@ _CLASSICAL = [
 ]
 
 _BLOCKED = [
-    _case(
+    frozen_case(
         "Conv",
         {"x": X((1, 32, 5, 5)), "w": W((32, 32, 3, 3))},
         {"kernel_shape": [3, 3]},
@@ -200,7 +200,9 @@ _BLOCKED = [
         skip=_ORT,
     ),
     *(
-        _case(op, {"x": X((1, 32, 4, 4))}, attributes, domain=_NCHWC, frozen="x123 y1", skip=_ORT)
+        frozen_case(
+            op, {"x": X((1, 32, 4, 4))}, attributes, domain=_NCHWC, frozen="x123 y1", skip=_ORT
+        )
         for op, attributes in (
             ("AveragePool", {"kernel_shape": [2, 2]}),
             ("MaxPool", {"kernel_shape": [2, 2]}),

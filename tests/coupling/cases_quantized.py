@@ -97,6 +97,28 @@ _CONVOLUTIONS = [
         "x01 w0 y01",
         {"x23": _WHOLE},
     ),
+    *(
+        _ms(
+            "QLinearConv",
+            f"channels-last-{note}",
+            {"x": X((2, 5, 6, 4), "z"), "s": _S, "z": _Z, "w": W((6, 4 // group, 3, 3), "q")}
+            | {"v": W((6,), "s"), "u": W((6,), "0"), "t": K(9.0, "float32"), "a": _Z}
+            | {"b": W((6,), "I")},
+            {"channels_last": 1, "group": group},
+            f"x03 w0{'1' * (group < 4)} v0 u0 b0 y03",
+            {"x12": _WHOLE},
+        )
+        for note, group in (("whole", 1), ("grouped", 2))
+    ),
+    _ms(
+        "QLinearConv",
+        "ms",
+        {"x": _X, "s": _S, "z": _Z, "w": W((6, 4, 3, 3), "q"), "v": _T, "u": _U}
+        | {"t": K(9.0, "float32"), "a": _Z},
+        {},
+        "x01 w01 y01",
+        {"x23": _WHOLE},
+    ),
     OpCase(
         "ConvInteger",
         "",

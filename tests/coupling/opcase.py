@@ -1,5 +1,6 @@
 """Single-operator models, and what the law must find on them."""
 
+import itertools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class OpCase:
     skip : mapping of judge to reason
         A judge (``reference`` or ``onnxruntime``) that does not implement the operator.
     dtype : str
-        Element type of outputs that onnx cannot infer.
+        Element type of outputs that onnx cannot infer; one for all, or one each.
     rounding : float
         Relative error that the operator's own rounding makes; its fp32 clone has none.
     version : int
@@ -151,8 +152,10 @@ def make_model(case: OpCase) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
 def _with_output_types(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
     """Give outputs an element type only: their shapes are what the cut changes."""
     inferred = onnx.shape_inference.infer_shapes(model)
-    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
-        kind = found.type.tensor_type.elem_type or helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in dtype.split()]
+    pairs = zip(model.graph.output, inferred.graph.output, strict=True)
+    for (output, found), given in zip(pairs, itertools.cycle(kinds), strict=False):
+        kind = found.type.tensor_type.elem_type or given
         output.CopyFrom(helper.make_tensor_value_info(output.name, kind, None))
     return model
 
@@ -163,7 +166,7 @@ def draw(rng: np.random.Generator, given: X) -> Array:
     f normal, d the same in float64, n with NaN, o with infinities, + positive, - negative,
     u in (-0.9, 0.9), p in (0, 1), g above 1, i, j and 8 integers, 1 and 5 that number, 2 and 4 that
     number in int32, b truth values, t text; of quantized tensors s scales, z and B bytes (few and
-    all), q signed bytes, 0 no zero point, I biases.
+    all), q signed bytes, h signed halves of words, 0 no zero point, I biases.
     """
     normal = rng.standard_normal(given.shape).astype(np.float32)
     uniform = rng.random(given.shape, np.float32)
@@ -190,6 +193,7 @@ def draw(rng: np.random.Generator, given: X) -> Array:
         "z": lambda: rng.integers(0, 10, given.shape).astype(np.uint8),
         "B": lambda: rng.integers(0, 256, given.shape).astype(np.uint8),
         "q": lambda: rng.integers(-20, 20, given.shape).astype(np.int8),
+        "h": lambda: rng.integers(-90, 90, given.shape).astype(np.int16),
         "0": lambda: np.zeros(given.shape, np.int8),
         "I": lambda: rng.integers(-90, 90, given.shape).astype(np.int32),
         "n": lambda: np.where(normal > 0.7, np.float32(np.nan), normal),

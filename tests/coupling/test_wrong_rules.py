@@ -9,7 +9,7 @@ import pytest
 
 from onnxprune.coupling.relations import Axis, Contract, Split, Tie
 from onnxprune.coupling.rules import _registry, convolution, linear, normalization, pointwise
-from tests.coupling import cases_frozen
+from tests.coupling import cases_frozen, cases_microsoft
 from tests.coupling.cases import CASES
 from tests.coupling.law import violations
 
@@ -211,6 +211,9 @@ _FROZEN_ON_PURPOSE = [
 ]
 
 
-@pytest.mark.parametrize("name", [*_FROZEN_ON_PURPOSE, *map(str, cases_frozen.CASES)])
+_FROZEN_WHOLE = [str(case) for case in (*cases_frozen.CASES, *cases_microsoft.FROZEN)]
+
+
+@pytest.mark.parametrize("name", [*_FROZEN_ON_PURPOSE, *_FROZEN_WHOLE])
 def test_axes_are_frozen_because_their_cut_breaks_the_law(monkeypatch, name):
     assert _is_caught(monkeypatch, name, _careless)

@@ -46,6 +46,26 @@ _BLOCKED = Why(
     "a model without that layout: the original, or one saved at ORT_ENABLE_EXTENDED",
 )
 
+_FLOAT = "the float model: prune that, and quantize the result"
+_PACKED = Why("{op} packs numbers of many rows and columns into one run of bytes", _FLOAT)
+_INSIDE = Why("{op} computes several steps on integers inside, which no cut can mend", _FLOAT)
+_UNMASKED = Why(
+    "{op} takes 16-bit integers, which onnxruntime cannot mask: no cut could be proven", _FLOAT
+)
+_MEMORY = Why("{op} writes its caches in place, where only its caller can bind them")
+_SPARSE = Why("{op} reads a sparse tensor, whose axes are numbers in a list")
+_WITHIN = Why(
+    "{op} takes norms of whole rows inside",
+    "an export with SimplifiedLayerNormalization and the steps around it apart",
+)
+_STREAMS = Why("{op} tells its streams apart by their place")
+_SECTIONS = Why(
+    "{op} takes its pairs of dims from sections that it numbers", "RotaryEmbedding instead"
+)
+_LOOKS_BACK = Why("{op} looks back at a memory inside", "an export with LSTM and attention apart")
+_TOKENS = Why("{op} compares numbers of tokens, place by place")
+_MATRIX = Why("{op} solves for the whole matrix at once")
+_WINDOWS = Why("{op} copies neighbours into windows")
 _GENERATES = Why(
     "{op} runs a whole decoder from inside, and chooses token by token",
     "the decoder exported alone: prune that, and wrap it again",
@@ -56,9 +76,13 @@ _GROUPS: dict[Why, dict[str, str]] = {
         "": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike"
     },
     _NUMBERS: {
-        "": "AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Range"
+        "": "AffineGrid BlackmanWindow EyeLike HammingWindow HannWindow MelWeightMatrix Range",
+        MICROSOFT: "Range",
     },
-    _BY_VALUE: {"": "NonMaxSuppression NonZero Unique"},
+    _BY_VALUE: {
+        "": "NonMaxSuppression NonZero Unique",
+        MICROSOFT: "DynamicTimeWarping Unique",
+    },
     _BY_PLACE: {"": "MaxUnpool"},
     _SEQUENCE: {
         "": "ConcatFromSequence Optional SequenceAt SequenceConstruct SequenceEmpty SequenceErase"
@@ -66,7 +90,24 @@ _GROUPS: dict[Why, dict[str, str]] = {
     },
     _GENERATES: {MICROSOFT: "BeamSearch GreedySearch Sampling WhisperBeamSearch"},
     _MAP: {ML: "CastMap DictVectorizer ZipMap"},
-    _TEXT: {"": "StringNormalizer StringSplit TfIdfVectorizer"},
+    _TEXT: {
+        "": "StringNormalizer StringSplit TfIdfVectorizer",
+        MICROSOFT: "Tokenizer WordConvEmbedding",
+    },
+    _PACKED: {MICROSOFT: "MatMulBnb4 MatMulFpQ4 QMoE"},
+    _INSIDE: {MICROSOFT: "QAttention QEmbedLayerNormalization"},
+    _UNMASKED: {MICROSOFT: "MatMulInteger16"},
+    _MEMORY: {MICROSOFT: "SparseAttention"},
+    _SPARSE: {MICROSOFT: "SparseToDenseMatMul"},
+    _WITHIN: {MICROSOFT: "BranchwiseRMSNorm EngramGate GatedRMSNorm"},
+    _STREAMS: {MICROSOFT: "HyperConnectionPostMix HyperConnectionPreMix"},
+    _SECTIONS: {MICROSOFT: "MRotaryEmbedding"},
+    _LOOKS_BACK: {MICROSOFT: "AttnLSTM"},
+    _TOKENS: {
+        MICROSOFT: "BifurcationDetector NGramHashMapping NGramRepeatBlock VarlenNGramHashMapping"
+    },
+    _MATRIX: {MICROSOFT: "Inverse"},
+    _WINDOWS: {MICROSOFT: "MaxpoolWithMask UnfoldTensor"},
     _DISTANCES: {ML: "SVMClassifier SVMRegressor"},
     _TREES: {ML: "TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor"},
     _BLOCKED: {

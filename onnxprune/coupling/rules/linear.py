@@ -78,6 +78,17 @@ def einsum(op: Op) -> Iterator[Relation]:
             yield from op.tie(first, axis, x, other)
 
 
+@rule("CDist", domain=MICROSOFT)
+def distances(op: Op) -> Iterator[Relation]:
+    """Every row of A against every row of B: features that are 0 in both add nothing."""
+    a, b, y = op.x(0), op.x(1), op.y()
+    yield Tie(a.axis(0), y.axis(0))
+    yield Tie(b.axis(0), y.axis(1))
+    yield Tie(a.axis(1), b.axis(1))
+    yield Contract(a.axis(1), 0)
+    yield Contract(b.axis(1), 1)
+
+
 def _contract(a: Tensor, i: int, b: Tensor, j: int) -> Iterator[Relation]:
     yield Tie(a.axis(i), b.axis(j))
     yield Contract(b.axis(j), 1) if a.constant else Contract(a.axis(i), 0)

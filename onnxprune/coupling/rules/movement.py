@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.coupling.probe import probe
 from onnxprune.coupling.relations import CONSTANT, Free, Freeze, Positions, Relation, Tie
-from onnxprune.coupling.rules._registry import Op, rule
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 
 _CHOOSES = "nothing: any position may be asked for"
 _PADS = "an export that pads with a constant, or other axes"
@@ -55,7 +55,18 @@ def concat(op: Op) -> Iterator[Relation]:
     yield from probe(op, tuple(range(len(op.inputs))))
 
 
+@rule("ExpandDims", domain=MICROSOFT)
+def expand_dims(op: Op) -> Iterator[Relation]:
+    """One more axis, of size 1."""
+    x, y, given = op.x(0), op.y(), op.x(1).data
+    if given is not None:
+        new = int(given) % y.rank
+        for axis in x.axes():
+            yield Tie(x.axis(axis), y.axis(axis + (axis >= new)))
+
+
 @rule("Pad")
+@rule("Pad", domain=MICROSOFT)
 def pad(op: Op) -> Iterator[Relation]:
     """Padding with a constant adds positions; other modes copy neighbours."""
     mode = op.attributes.get("mode", b"constant")

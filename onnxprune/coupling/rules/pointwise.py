@@ -85,7 +85,17 @@ _BROADCASTING = (
 )
 
 
-_MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
+_MICROSOFT = (
+    "BiasGelu",
+    "FastGelu",
+    "GatedAdd",
+    "Gelu",
+    "LinearAttentionGate",
+    "MurmurHash3",
+    "QuickGelu",
+    "SampleOp",
+    "ScaledSiLU",
+)
 _ML = ("Binarizer", "CategoryMapper", "LabelEncoder")
 
 

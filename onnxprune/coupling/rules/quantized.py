@@ -1,12 +1,12 @@
 """Quantized operators: the relations of what they compute, and scales that follow their axis."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.coupling.probe import probe
-from onnxprune.coupling.relations import Contract, Relation, Tie
+from onnxprune.coupling.relations import Axis, Contract, Relation, Split, Tie
 from onnxprune.coupling.rules._registry import Op, Tensor, rule
 from onnxprune.coupling.rules.convolution import conv
 from onnxprune.coupling.rules.linear import gemm, matmul
@@ -77,6 +77,39 @@ def linear_conv(op: Op) -> Iterator[Relation]:
     """A convolution; scales and zero points of the weight are per filter or one for all."""
     yield from _mapped(conv(_inner(op, "Conv", (0, 3, 8), ())[0]), {0: (0, 2)})
     yield from _vector(op, (4, 5), op.y(), 1)
+
+
+@rule("QLinearConv", domain=_MS)
+def linear_conv_of_onnxruntime(op: Op) -> Iterator[Relation]:
+    """The same, where channels may come last in what goes in and out, but not in the weight."""
+    if not op.flag("channels_last"):
+        yield from linear_conv(op)
+        return
+    x, y = op.x(0), op.y()
+    first = replace(op, inputs=(_first(x), *op.inputs[1:]), outputs=(_first(y),))
+    for relation in linear_conv(first):
+        yield _channels_last(relation, {x.value: x.rank, y.value: y.rank})
+
+
+def _first(x: Tensor) -> Tensor:
+    return replace(x, shape=(x.shape[0], x.shape[-1], *x.shape[1:-1]))
+
+
+def _channels_last(relation: Relation, ranks: Mapping[str, int]) -> Relation:
+    """Number the axes of some values as they are stored."""
+
+    def stored(axis: Axis) -> Axis:
+        if axis.value not in ranks or axis.axis == 0:
+            return axis
+        last = ranks[axis.value] - 1
+        return axis._replace(axis=last if axis.axis == 1 else axis.axis - 1)
+
+    if isinstance(relation, Tie):
+        return replace(relation, a=stored(relation.a), b=stored(relation.b))
+    if isinstance(relation, Split):
+        factors = tuple((stored(axis), place) for axis, place in relation.factors)
+        return Split(stored(relation.axis), factors)
+    return replace(relation, axis=stored(relation.axis))
 
 
 @rule("ConvInteger")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxprune.coupling.relations import Contract, Freeze, How, Relation, Tie
-from onnxprune.coupling.rules._registry import Op, rule
+from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 
 _HOW: dict[str, How | None] = {
     "ReduceL1": "sum",
@@ -58,6 +58,7 @@ def reduced_axes(op: Op) -> list[int]:
 
 
 @rule("CumProd", "CumSum", "LRN", "MeanVarianceNormalization", "TopK", "Trilu")
+@rule("Trilu", domain=MICROSOFT)
 def along_axis(op: Op) -> Iterator[Relation]:
     """What runs along an axis freezes it and leaves the others alone."""
     x, y = op.x(0), op.y()

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from onnxprune.coupling.rules import MICROSOFT
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = [
@@ -192,6 +193,7 @@ def tile(site: Site) -> None:
 
 
 @repairs("Pad")
+@repairs("Pad", domain=MICROSOFT)
 def pad(site: Site) -> None:
     """Padding counts its own kept positions; what is padded counts as the input says."""
     x, y = site.node.inputs[0], site.node.outputs[0]

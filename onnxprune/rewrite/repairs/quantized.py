@@ -8,13 +8,16 @@ _MS = "com.microsoft"
 
 
 @repairs("QLinearConv", "ConvInteger")
+@repairs("QLinearConv", domain=_MS)
 def quantized_conv(site: Site) -> None:
     """Groups that stay."""
     group = site.node.attributes.get("group", 1)
     if not isinstance(group, int) or group == 1:
         return
     weight = site.node.inputs[3 if site.node.op_type == "QLinearConv" else 1]
-    per_group, count = site.kept(weight, 1), site.kept(site.node.inputs[0], 1)
+    x = site.node.inputs[0]
+    channel = len(site.trace.shapes[x]) - 1 if site.node.attributes.get("channels_last") else 1
+    per_group, count = site.kept(weight, 1), site.kept(x, channel)
     if count % per_group:
         site.refuse("the kept channels do not fill whole groups")
     if count // per_group != group:
