@@ -242,17 +242,4 @@ _RESIZES = [
     ),
 ]
 
-_NO_RULE = [
-    OpCase(
-        "Inverse",
-        "unknown-domain",
-        {"x": X((2, 3, 3))},
-        {},
-        "",
-        {"x012 y012": "no rule for Inverse"},
-        domain="com.microsoft",
-        skip={"reference": "onnx.reference has no operators of onnxruntime's own"},
-    ),
-]
-
-CASES = [*_SUMS, *_LOOKS_AT_ALL, *_VARIANTS, *_POOLING, *_RESIZES, *_NO_RULE]
+CASES = [*_SUMS, *_LOOKS_AT_ALL, *_VARIANTS, *_POOLING, *_RESIZES]
