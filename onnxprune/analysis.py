@@ -1,6 +1,6 @@
 """What every command needs to know of a model before it decides anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import onnx
 from onnxprune.coupling import Coupling, couple
 from onnxprune.coupling.relations import Axis
 from onnxprune.data.load import load_from_function, load_samples
+from onnxprune.data.probes import OwnFeeds, RandomFeeds
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
 from onnxprune.data.synthetic import random_feed, synthetic_samples
@@ -59,7 +60,7 @@ class Analysis:
         At ``shapes``.
     coupling : Coupling
     probes : tuple of Feeds
-        Two random samples for verification.
+        Two random samples for verification; the user's where the model runs on no random ones.
     steps : mapping of Axis to int
         Widths that pay are multiples of these; empty where nobody asked.
     """
@@ -132,16 +133,21 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
         progress.note(note)
     expansion = expand(in_order(_embedded(model)))
     view = build_view(expansion.model, source)
-    rng = np.random.default_rng(options.seed)
-
-    def feed(sizes: Shapes) -> Feeds:
-        return random_feed(model.proto, specs, sizes, rng)
-
     progress.stage("couple")
-    plain = feed(shapes)
-    first = _first_trace(view, plain, source)
-    found = list(_further_traces(view, [feed(s) for s in _other_sizes(specs, shapes, samples)]))
-    probes = (*(probe for probe, _ in found), plain, feed(shapes))[:2]
+    chance = RandomFeeds(model.proto, specs, np.random.default_rng(options.seed))
+    feeds: Callable[[Shapes], Feeds | None] = chance.of
+    plain = chance.of(shapes)
+    first, reason = _try(view, plain)
+    if first is None and not samples.synthetic:
+        feeds = OwnFeeds(samples).of
+        plain = feeds(shapes) or plain
+        progress.note(f"looked at with samples of the data: on random inputs, {reason}")
+        first, reason = _try(view, plain)
+    if first is None:
+        raise _rejected(source, plain, reason)
+    others = [feeds(s) for s in _other_sizes(specs, shapes, samples)]
+    found = list(_further_traces(view, [feed for feed in others if feed is not None]))
+    probes = (*(probe for probe, _ in found), plain, feeds(shapes) or plain)[:2]
     traces = agree([seen for _, seen in found] or [first])
     coupling = couple(view, traces[0])
     return Analysis(
@@ -225,18 +231,21 @@ def _varied(
     )
 
 
-def _first_trace(view: View, feed: Feeds, source: Path) -> Trace:
+def _try(view: View, feed: Feeds) -> tuple[Trace | None, str]:
+    """Trace one feed; None and the reason where the model does not run on it."""
+    try:
+        return trace(view, feed, deadline=_DEADLINE), ""
+    except RunFailedError as error:
+        return None, str(error)
+
+
+def _rejected(source: Path, feed: Feeds, reason: str) -> InputError:
     """A model that does not run is rejected before anything else is tried."""
     try:
-        return trace(view, feed, deadline=_DEADLINE)
-    except RunFailedError as error:
-        try:
-            Session(source).run(feed, deadline=_DEADLINE)
-        except RunFailedError as plain:
-            msg = f"{source}: onnxruntime cannot run this model: {plain}"
-            raise InputError(msg) from plain
-        msg = f"{source}: onnxruntime cannot show this model's inner values: {error}"
-        raise InputError(msg) from error
+        Session(source).run(feed, deadline=_DEADLINE)
+    except RunFailedError as plain:
+        return InputError(f"{source}: onnxruntime cannot run this model: {plain}")
+    return InputError(f"{source}: onnxruntime cannot show this model's inner values: {reason}")
 
 
 def _further_traces(view: View, feeds: Sequence[Feeds]) -> Iterator[tuple[Feeds, Trace]]:

@@ -210,13 +210,19 @@ def _frozen_axis(
 
 
 def obstacles(found: Analysis) -> str:
-    """Say in one line what freezes most of the weights, operators before the interface."""
+    """Say in one line what freezes most of the weights, operators before the interface.
+
+    Where nothing can be cut at all, say too what would free the first of them.
+    """
     cost: dict[str, tuple[bool, float, int]] = {}
+    unlocks: dict[str, str] = {}
     for frozen in frozen_axes(found, found.coupling.groups):
         what = f"{frozen.op}: {frozen.reason}" if frozen.op else frozen.reason
+        unlocks[what] = f"; to free them: {frozen.unlock}" if frozen.op else ""
         _, macs, params = cost.get(what, (False, 0.0, 0))
         cost[what] = (bool(frozen.op), macs + frozen.macs, params + frozen.params)
     most = sorted(cost, key=lambda what: cost[what], reverse=True)[:3]
-    return (
-        f"frozen are axes by {', '.join(most)}" if most else "it has no weight that a cut shrinks"
-    )
+    if not most:
+        return "it has no weight that a cut shrinks"
+    advice = "" if found.coupling.groups else unlocks[most[0]]
+    return f"frozen are axes by {', '.join(most)}{advice}"

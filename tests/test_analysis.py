@@ -143,3 +143,34 @@ def test_external_data_is_seen(tmp_path):
     found = analyse(tmp_path / "m.onnx", Options(macs=0.5, samples=8), Silent())
     assert found.view.constant("w0").shape == (8, 64)
     assert [g.size for g in found.coupling.groups] == [64]
+
+
+def _picky():
+    """A network that looks up rows at + 5 of a table of five: random numbers lie outside."""
+    net = nets.Net()
+    rows = net.op("Gather", net.weight(5, 6), net.op("Add", "at", net.const(np.array([5]))))
+    y = net.op("Relu", net.op("Gemm", "x", net.weight(8, 6)))
+    y = net.op("Gemm", net.op("Add", y, rows), net.weight(6, 3))
+    return net.model({"x": ("N", 8), "at": ("N",)}, y, types={"at": onnx.TensorProto.INT64})
+
+
+def test_a_model_that_runs_on_real_samples_only_is_looked_at_with_them(tmp_path):
+    onnx.save(_picky(), tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((9, 8)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, at=-1 - np.arange(9) % 5)
+    listener = Listener()
+    found = analyse(tmp_path / "m.onnx", Options(data=tmp_path / "d.npz"), listener)
+    assert len(found.coupling.groups) == 1
+    assert all(set(probe["at"].tolist()) <= {-5, -4, -3, -2, -1} for probe in found.probes)
+    assert not np.array_equal(found.probes[0]["x"], found.probes[1]["x"])
+    assert any("on random inputs" in note for note in listener.notes)
+
+
+@pytest.mark.parametrize("data", [False, True], ids=["without-data", "data-does-not-run"])
+def test_a_model_that_runs_on_neither_is_rejected(tmp_path, data):
+    onnx.save(_picky(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((9, 8), np.float32), at=np.full(9, 7))
+    options = Options(data=tmp_path / "d.npz" if data else None)
+    with pytest.raises(InputError, match="onnxruntime cannot run this model"):
+        analyse(tmp_path / "m.onnx", options, Silent())

@@ -136,6 +136,14 @@ def test_obstacles_of_a_model_without_any(tmp_path):
     assert inspection.obstacles(found) == "it has no weight that a cut shrinks"
 
 
+def test_obstacles_say_what_would_free_the_first_of_them(tmp_path, monkeypatch):
+    nets.forget_rule(monkeypatch, "Elu")
+    net = nets.Net()
+    y = net.op("Elu", net.op("MatMul", "x", net.weight(4, 6)))
+    found = nets.look(net.model({"x": ("N", 4)}, net.op("MatMul", y, net.weight(6, 3))), tmp_path)
+    assert "; to free them: a rule for this operator" in inspection.obstacles(found)
+
+
 def test_what_costs_most_coverage_comes_first(tmp_path, monkeypatch):
     nets.forget_rule(monkeypatch, "Elu")
     net = nets.Net()
