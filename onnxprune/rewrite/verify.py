@@ -73,7 +73,8 @@ class Verifier:
     def __init__(
         self, view: View, trace: Trace, coupling: Coupling, feeds: Sequence[Feeds]
     ) -> None:
-        axes = [axis for axis in coupling.contracts if axis not in coupling.frozen]
+        known = coupling.collected.sizes  # of one position there is nothing to mask
+        axes = [a for a in coupling.contracts if a in known and a not in coupling.frozen]
         self._gated = gate(view, trace, coupling, axes)
         self._names = [output.name for output in view.model.graph.output]
         self._outputs = float_frontier(view, trace)
