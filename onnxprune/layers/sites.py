@@ -49,6 +49,11 @@ class Site:
     skip: str | None = None
     gate: tuple[float, float] | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The values that its inputs and goals follow from."""
+        return (self.source, self.skip) if self.skip else (self.source,)
+
     def weight_in(self, view: View) -> NDArray[np.generic]:
         """Return the constant weight as the original has it, decoded where it is quantized."""
         weight = weight_of(view, self.node.inputs[self.weight.slot])

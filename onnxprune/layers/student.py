@@ -49,6 +49,10 @@ class Student:
                 return int(attribute.i)
         return 1
 
+    def inputs(self, node: int) -> list[str]:
+        """Return what a node reads: zero states that went with their units are empty here."""
+        return list(self.model.graph.node[node].input)
+
     def values(self, names: Sequence[str], settled: Collection[str]) -> list[Feeds]:
         """Run the model as it is now; inputs count as values.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.relations import Axis
+from onnxprune.layers.recurrent import Recurrence, find_recurrences
 from onnxprune.layers.rows import (
     Places,
     input_rows,
@@ -29,6 +30,7 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.ridge import Moments, Solution, solve
+from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
 from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
@@ -107,8 +109,7 @@ class _Sweep:
         self, site: Site, weight: Array, groups: int, targets: Sequence[Rows], places: Places | None
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield rows (groups, n, D) and goals (groups, n, O), feed by feed."""
-        names = [site.source, *([site.skip] if site.skip else [])]
-        seen = self.student.values(names, settled=names[:1])
+        seen = self.student.values(site.reads, settled=site.reads[:1])
         for found, target in zip(seen, targets, strict=True):
             rows = input_rows(site, found[site.source], weight, places, groups)
             goal = target
@@ -191,35 +192,54 @@ def refit(
     edited = Student(student, feeds, view.base)
     sweep = _Sweep(view, trace, edited, keeps, turns)
     sites = list(find_sites(view, trace, collected))
-    if not sites:
+    layers: list[Site | Recurrence] = [*sites, *find_recurrences(view)]
+    layers.sort(key=lambda layer: layer.node.index)
+    if not layers:
         return Refit(edited.model, (), ())
     rng = np.random.default_rng(seed)
     samples = sum(map(batch_size, feeds))
     places = {s.node.index: places_of(trace, s, rng, samples) for s in sites}
-    targets = _targets(view, sites, places, sweep, feeds)
-    waiting = [[s.source, *([s.skip] if s.skip else [])] for s in sites]
-    for number, site in enumerate(progress.track(sites, len(sites), "layers")):
-        edited.forget(name for names in waiting[number:] for name in names)
-        sweep.run(site, targets[site.node.index], places[site.node.index])
+    taught = _taught(view, layers, places, sweep, feeds)
+    for number, layer in enumerate(progress.track(layers, len(layers), "layers")):
+        edited.forget(name for later in layers[number:] for name in later.reads)
+        index = layer.node.index
+        if isinstance(layer, Site):
+            sweep.run(layer, taught.rows[index], places[index])
+        else:
+            follow(view, layer, edited, keeps, taught.reads[index])
     return Refit(edited.model, tuple(edited.refitted), tuple(edited.added))
 
 
-def _targets(
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """What the original shows, by node and feed: goals of sites, what recurrences read."""
+
+    rows: dict[int, list[Rows]]
+    reads: dict[int, list[Feeds]]
+
+
+def _taught(
     view: View,
-    sites: Sequence[Site],
+    layers: Sequence[Site | Recurrence],
     places: Mapping[int, Places | None],
     sweep: _Sweep,
     feeds: Sequence[Feeds],
-) -> dict[int, list[Rows]]:
-    """Collect the original's outputs at the chosen places, kept channels only."""
-    names = list(dict.fromkeys(s.total or s.output for s in sites))
-    session = Session(with_outputs(view.real, names))
-    found: dict[int, list[Rows]] = {s.node.index: [] for s in sites}
+) -> _Taught:
+    """Collect the original's outputs at the chosen places, kept channels only, and the reads."""
+    sites = [layer for layer in layers if isinstance(layer, Site)]
+    others = [layer for layer in layers if isinstance(layer, Recurrence)]
+    wanted = dict.fromkeys([s.total or s.output for s in sites])
+    wanted |= dict.fromkeys(name for layer in others for name in layer.reads)
+    inner = [name for name in wanted if name not in view.inputs]
+    session = Session(with_outputs(view.real, inner))
+    found = _Taught({s.node.index: [] for s in sites}, {o.node.index: [] for o in others})
     for feed in feeds:
-        values = session.run(feed, names)
+        values = {**feed, **session.run(feed, inner)}
         for site in sites:
             name = site.total or site.output
             rows = output_rows(values[name], places[site.node.index])
             axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
-            found[site.node.index].append(sweep.kept(rows, name, axis))
+            found.rows[site.node.index].append(sweep.kept(rows, name, axis))
+        for layer in others:
+            found.reads[layer.node.index].append({name: values[name] for name in layer.reads})
     return found
