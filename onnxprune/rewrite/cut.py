@@ -17,7 +17,7 @@ from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
 from onnxprune.rewrite.keeps import Keeps, named, per_block
 from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
-from onnxprune.rewrite.shapes import Copy, ShapeRepair
+from onnxprune.rewrite.shapes import Copy, Patch, ShapeRepair
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["cut"]
@@ -74,7 +74,7 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
 class _Repaired:
     attributes: Mapping[int, Mapping[str, object]]
     edges: Mapping[Edge, Array]
-    copies: Mapping[Edge, Copy]
+    copies: Mapping[Edge, Copy | Patch]
     dropped: Sequence[Edge]
 
 
@@ -167,17 +167,14 @@ class _Writer:
                 for edge, array in changed.items():
                     self._beside(original, edge, array)
 
-    def insert(self, copies: Mapping[Edge, Copy]) -> None:
-        """Put copies of shape nodes in front of their readers."""
+    def insert(self, copies: Mapping[Edge, Copy | Patch]) -> None:
+        """Put copies of shape nodes, or patches of what they give, in front of their readers."""
         placed: dict[int, list[onnx.NodeProto]] = defaultdict(list)
         for edge, copy in copies.items():
-            proto = onnx.NodeProto()
-            proto.CopyFrom(self.nodes[copy.node.index])
-            name = self._fresh(f"{proto.output[0]}_cut")
-            proto.name, proto.output[0] = name, name
-            for slot, array in copy.replaced.items():
-                proto.input[slot] = self._constant(f"{name}_{slot}", array)
-            self.nodes[edge.node].input[edge.slot] = name
+            reader = self.nodes[edge.node]
+            value = reader.input[edge.slot]
+            proto = self._patch(value, copy) if isinstance(copy, Patch) else self._copy(value, copy)
+            reader.input[edge.slot] = proto.output[0]
             placed[edge.node].append(proto)
         for scope, graph in reversed(list(zip(self.view.scopes, self.graphs, strict=True))):
             nodes = list(graph.node)
@@ -186,6 +183,21 @@ class _Writer:
                 del graph.node[:]
                 for index, node in zip(places, nodes, strict=True):
                     graph.node.extend([*placed[index], node])
+
+    def _copy(self, value: str, copy: Copy) -> onnx.NodeProto:
+        proto = onnx.NodeProto()
+        proto.CopyFrom(self.nodes[copy.node.index])
+        name = self._fresh(f"{value}_cut")
+        proto.name, proto.output[0] = name, name
+        for slot, array in copy.replaced.items():
+            proto.input[slot] = self._constant(f"{name}_{slot}", array)
+        return proto
+
+    def _patch(self, value: str, patch: Patch) -> onnx.NodeProto:
+        name = self._fresh(f"{value}_cut")
+        mask = self._constant(f"{name}_where", patch.mask)
+        numbers = self._constant(f"{name}_numbers", patch.numbers)
+        return helper.make_node("Where", [mask, numbers, value], [name], name=name)
 
     def _in_place(self, original: str, changed: Mapping[Edge, Array]) -> bool:
         uses = {e for use in self.view.uses.values() if use.original == original for e in use.edges}

@@ -16,7 +16,7 @@ from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.single import single
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Copy", "ShapeRepair"]
+__all__ = ["Copy", "Patch", "ShapeRepair"]
 
 Array = NDArray[np.generic]
 _PASSES = 3  # mending one reader of a shared number may undo another; it then gets its own
@@ -30,6 +30,14 @@ class Copy:
 
     node: Node
     replaced: Mapping[int, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Numbers of which some are replaced by constants: Where(mask, numbers, what was read)."""
+
+    mask: Array
+    numbers: Array
 
 
 class ShapeRepair:
@@ -49,9 +57,9 @@ class ShapeRepair:
     ----------
     edges : dict of Edge to array
         Slots that must read a constant instead of what they read now.
-    copies : dict of Edge to Copy
+    copies : dict of Edge to Copy or Patch
         Slots that must read a copy of the Concat they read now, with some inputs replaced: layers
-        that shared one computed shape may part in width.
+        that shared one computed shape may part in width. Or the numbers they read now, patched.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class ShapeRepair:
         self.view, self.derived, self.traces, self.keeps = view, derived, traces, keeps
         self.edges: dict[Edge, Array] = {}
         self._numbers = {v for i in derived for v in view.by_index[i].outputs if v}
-        self.copies: dict[Edge, Copy] = {}
+        self.copies: dict[Edge, Copy | Patch] = {}
         self._symbols: set[Edge] = set()
         self._evaluated: list[dict[str, Array]] | None = None
 
@@ -106,10 +114,17 @@ class ShapeRepair:
         """What a slot reads after the cut, per trace."""
         if edge in self.edges:
             return [self.edges[edge]] * len(self.traces)
-        if edge in self.copies:
-            return self._read_copy(self.copies[edge])
+        instead = self.copies.get(edge)
+        if isinstance(instead, Copy):
+            return self._read_copy(instead)
         if self._is_new(edge):
             return [np.empty(0)] * len(self.traces)
+        read = self._computed(edge)
+        if instead is None:
+            return read
+        return [np.where(instead.mask, instead.numbers, array) for array in read]
+
+    def _computed(self, edge: Edge) -> list[Array]:
         value = self.view.by_index[edge.node].inputs[edge.slot]
         if self._evaluated is None:
             self._evaluated = [self._evaluate(trace) for trace in self.traces]
@@ -143,11 +158,26 @@ class ShapeRepair:
         if (copy := self._copy(edge, arrays)) is not None:
             self.copies[edge] = copy
             return
-        for element in range(first.size):
-            now = [a.ravel()[element] for a in self._read(edge)]
-            then = [a.ravel()[element] for a in arrays]
-            if now != then:
-                self._element(edge, element, then)
+        edges = dict(self.edges)
+        try:
+            for element in range(first.size):
+                now = [a.ravel()[element] for a in self._read(edge)]
+                then = [a.ravel()[element] for a in arrays]
+                if now != then:
+                    self._element(edge, element, then)
+        except UnrepresentableError:
+            self.edges, self._evaluated = edges, None
+            if (patch := self._patch(edge, arrays)) is None:
+                raise
+            self.copies[edge] = patch
+
+    def _patch(self, edge: Edge, arrays: Sequence[Array]) -> Patch | None:
+        """Replace the static ones among numbers that are computed together, as by one Shape."""
+        now = self._computed(edge)
+        mask = np.any([a != b for a, b in zip(now, arrays, strict=True)], axis=0)
+        if any(not np.array_equal(a[mask], arrays[0][mask]) for a in arrays[1:]):
+            return None
+        return Patch(mask, np.where(mask, arrays[0], 0).astype(now[0].dtype))
 
     def _symbolic(self, node: Node, arrays: Sequence[Array]) -> Array | None:
         """Write a target shape's dynamic sizes as "the input's own", and one as "the rest".

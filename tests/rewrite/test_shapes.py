@@ -142,3 +142,19 @@ def test_number_that_nothing_can_say_is_refused():
     looked = look(net)
     with pytest.raises(UnrepresentableError, match=r"computed|a size that is computed"):
         looked.cut([(looked.group("a"), [0])])
+
+
+def test_static_number_among_dynamic_ones_of_one_shape_is_patched():
+    """Zeros made in the shape of one half are added to the other half, which is cut otherwise."""
+    net = Net()
+    x = net.conv(net.input("n", 3, "t", "t"), 3, 8, name="c")
+    first, second = net.op("Split", x, net.constant([4, 4]), axis=1, outs=2)
+    zeros = net.op("ConstantOfShape", net.op("Shape", first), name="zeros")
+    y = net.conv(net.op("Add", zeros, second), 4, 4, name="d")
+    net.output(net.conv(net.op("Concat", first, y, axis=1), 8, 3, name="out"))
+    looked = look(net)
+    for group in looked.coupling.groups:
+        assert looked.error([(group, [0])]) <= TOLERANCE
+    model = looked.cut([(looked.group("c"), [0])])
+    assert _runs_at(model, x=(5, 3, 9, 7))["out"] == (5, 3, 9, 7)
+    assert [n.op_type for n in model.graph.node].count("Where") == 1
