@@ -10,7 +10,6 @@ from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.progress import Progress
 from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
 from onnxprune.rewrite.prove import attempt
-from onnxprune.rewrite.verify import TOLERANCE
 
 __all__ = ["frozen_axes", "half", "inspect_groups", "obstacles"]
 
@@ -52,12 +51,14 @@ def inspect_groups(
     """
     infos, good, warnings = [], [], []
     for group in progress.track(groups, len(groups), "groups"):
-        error, reason = attempt(found, [(group, half(group))]) if verify else (0.0, "")
-        if error <= TOLERANCE:
+        _, reason = attempt(found, [(group, half(group))]) if verify else (0.0, "")
+        if not reason:
             good.append(group)
         else:
             warnings.append(f"{group.name} cannot be cut: {reason}")
-        infos.append(_info(found, group, error <= TOLERANCE if verify else None))
+        infos.append(_info(found, group, not reason if verify else None))
+    if verify and groups and (remark := found.verifier.remark()):
+        warnings.append(remark)
     total = found.costs.total
     return Inspection(
         source=str(found.model.path),

@@ -31,7 +31,6 @@ from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
-from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.front import front
@@ -236,7 +235,7 @@ def verify(
         len(found.probes),
         not field_diff(recut, flat, bases=(source, target)),
         differences,
-        ok=error <= TOLERANCE and not differences,
+        ok=(not keeps or found.verifier.agrees(error, keeps)) and not differences,
     )
 
 
@@ -311,7 +310,7 @@ def _replayed(found: Analysis, plan: Plan) -> Proven:
     keeps = plan.keeps(found.coupling.collected.sizes)
     model = _recut(found, plan)
     error = found.verifier.error(model, keeps) if keeps else 0.0
-    if error > TOLERANCE:
+    if keeps and not found.verifier.agrees(error, keeps):
         msg = f"the cut differs from its reference by {error:.2g}; nothing is written"
         raise VerificationError(msg)
     return Proven(model, keeps, plan.removed_channels(found.coupling.groups), error, {})

@@ -37,7 +37,7 @@ from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["notes", "report", "synthetic", "types"]
+__all__ = ["noise", "notes", "report", "synthetic", "types"]
 
 _SYNTHETIC = (
     "no --data: measured on synthetic inputs, which say little about real ones; "
@@ -69,6 +69,12 @@ def types(found: Analysis) -> list[str]:
     if rounded:
         said.append(_NOT_REFITTED.format(ops=", ".join(rounded)))
     return said
+
+
+def noise(found: Analysis, proven: Proven) -> list[str]:
+    """Say where rounding is so large that cuts were verified to less than usual."""
+    remark = found.verifier.remark() if proven.keeps else ""
+    return [remark] if remark else []
 
 
 def notes(splits: Splits, settled: Settled, measured: Sensitivity) -> list[str]:
@@ -134,7 +140,15 @@ def report(
         seconds={},
         seed=options.seed,
         versions=_versions(),
-        warnings=[*synthetic(found), *types(found), *remarks, *folding, *timed.warnings, *slow],
+        warnings=[
+            *synthetic(found),
+            *types(found),
+            *noise(found, proven),
+            *remarks,
+            *folding,
+            *timed.warnings,
+            *slow,
+        ],
         refitted=recovered.refitted,
         added=_added(found.view.model, recovered.model),
     )

@@ -10,7 +10,6 @@ from onnxprune.coupling.groups import Group
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
-from onnxprune.rewrite.verify import TOLERANCE
 
 __all__ = ["Proven", "attempt", "prove"]
 
@@ -57,7 +56,7 @@ def prove(found: Analysis, removed: Sequence[Removal]) -> Proven:
     guilty: dict[str, str] = {}
     while True:
         model, keeps, error, reason = _cut(found, good)
-        if model is not None and error <= TOLERANCE:
+        if model is not None and not reason:
             return Proven(model, keeps, tuple(good), error, guilty)
         culprits = _culprits(found, good) or _clash(found, good, reason)
         guilty |= culprits
@@ -65,7 +64,7 @@ def prove(found: Analysis, removed: Sequence[Removal]) -> Proven:
 
 
 def attempt(found: Analysis, removed: Sequence[Removal]) -> tuple[float, str]:
-    """Return the error of cutting some groups, and the reason where it is not small."""
+    """Return the error of cutting some groups, and the reason where it is too large."""
     _, _, error, reason = _cut(found, removed)
     return error, reason
 
@@ -79,14 +78,15 @@ def _cut(
     except UnrepresentableError as refusal:
         return None, keeps, float("inf"), str(refusal)
     error = found.verifier.error(model, keeps) if keeps else 0.0
-    reason = "" if error <= TOLERANCE else f"differs from its reference by {error:.2g}"
+    right = not keeps or found.verifier.agrees(error, keeps)
+    reason = "" if right else f"differs from its reference by {error:.2g}"
     return model, keeps, error, reason
 
 
 def _culprits(found: Analysis, removed: Sequence[Removal]) -> dict[str, str]:
     """Bisect: cut halves until single groups are left that fail alone."""
-    error, reason = attempt(found, removed)
-    if error <= TOLERANCE:
+    _, reason = attempt(found, removed)
+    if not reason:
         return {}
     if len(removed) == 1:
         return {removed[0][0].name: reason}
@@ -99,7 +99,7 @@ def _clash(found: Analysis, removed: Sequence[Removal], reason: str) -> dict[str
     low, high = 1, len(removed)
     while low < high:
         middle = (low + high) // 2
-        if attempt(found, removed[:middle])[0] <= TOLERANCE:
+        if not attempt(found, removed[:middle])[1]:
             low = middle + 1
         else:
             high = middle

@@ -35,6 +35,9 @@ class _Suspicious:
             return 0.5
         return self.verifier.error(model, keeps)
 
+    def agrees(self, error, keeps):
+        return self.verifier.agrees(error, keeps)
+
 
 def _tower(layers=5):
     net = Net()

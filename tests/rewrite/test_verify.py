@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.errors import InputError
 from onnxprune.rewrite.keeps import keep_masks
-from onnxprune.rewrite.verify import TOLERANCE, relative_error
+from onnxprune.rewrite.verify import LOOSEST, TOLERANCE, Verifier, relative_error
 from tests.coupling.nets import Net, look
 
 
@@ -123,6 +123,38 @@ def test_model_that_answers_by_chance_is_refused():
     net.output(net.linear(net.op("Add", x, noise), 8, 3, name="out"))
     with pytest.raises(InputError, match="different outputs for the same input"):
         look(net)
+
+
+@pytest.mark.parametrize(
+    ("noise", "error", "agrees"),
+    [
+        (0.0, 0.9 * TOLERANCE, True),
+        (0.0, 1.1 * TOLERANCE, False),
+        (4 * TOLERANCE, 3 * TOLERANCE, True),
+        (4 * TOLERANCE, 5 * TOLERANCE, False),
+        (1.0, 0.9 * LOOSEST, True),
+        (1.0, 1.1 * LOOSEST, False),
+        (1.0, float("inf"), False),
+    ],
+)
+def test_cut_may_be_off_by_the_networks_own_rounding(monkeypatch, noise, error, agrees):
+    monkeypatch.setattr(Verifier, "_noise", lambda *_: noise)
+    verifier = _mlp().verifier
+    assert verifier.agrees(error, {}) is agrees
+    beyond = agrees and error > TOLERANCE
+    assert verifier.noisiest == (min(noise, LOOSEST) if beyond else 0.0)
+    assert ("own fp32 rounding" in verifier.remark()) is beyond
+
+
+def test_rounding_is_measured_by_running_the_reference_with_other_kernels():
+    looked = _mlp(norm=True)
+    model, keeps = _right(looked)
+    tensor = _weight(model, (6, 3))
+    slightly = numpy_helper.to_array(tensor) * np.float32(1.0005)
+    tensor.CopyFrom(numpy_helper.from_array(slightly, tensor.name))
+    error = looked.verifier.error(model, keeps)
+    assert TOLERANCE < error < LOOSEST
+    assert not looked.verifier.agrees(error, keeps)
 
 
 _ONES = np.ones((2, 3), np.float32)
