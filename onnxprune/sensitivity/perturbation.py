@@ -18,7 +18,7 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
@@ -183,10 +183,5 @@ def measure(
             group, measured_levels(widths[group.name], group.size), deadline
         )
         remaining -= work[group.name]
-    samples = sum(_length(feed) for feed in batches.fit)
+    samples = sum(map(batch_size, batches.fit))
     return Sensitivity(found, samples, measurer.runs)
-
-
-def _length(feed: Feeds) -> int:
-    first = next(iter(feed.values()))
-    return len(first) if first.ndim else 1

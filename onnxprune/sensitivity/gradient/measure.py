@@ -16,11 +16,11 @@ from scipy.stats import spearmanr
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.session import Feeds, batch_size
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.gradient.masked import Masked
-from onnxprune.sensitivity.gradient.vectors import Sketches, length, sketch
+from onnxprune.sensitivity.gradient.vectors import Sketches, sketch
 from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.perturbation import Batches
@@ -90,7 +90,7 @@ def measure(
         found |= rest.groups
         runs += rest.runs
     every = {g.name: found[g.name] for g in groups}
-    return Sensitivity(every, sum(map(length, batches.fit)), runs, agreement)
+    return Sensitivity(every, sum(map(batch_size, batches.fit)), runs, agreement)
 
 
 def _tell(slow: Sequence[Group], made: Sketches, progress: Progress) -> None:

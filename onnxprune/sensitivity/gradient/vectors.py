@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
-from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
+from onnxprune.runtime.session import Feeds, RunFailedError, Session, batch_size, with_outputs
 from onnxprune.runtime.trace import Trace, trace
 from onnxprune.sensitivity.gradient.cotangents import enough, signs
 from onnxprune.sensitivity.gradient.probabilities import logits_of, probability_changes
@@ -86,19 +86,13 @@ def sketch(
     Sketches
     """
     run = _Run(view, seen, coupling, groups, outputs, rng)
-    rows = sum(length(feed) for feed in feeds)
+    rows = sum(batch_size(feed) for feed in feeds)
     try:
         usual = int(np.clip(-(-_ROWS // rows), _LEAST, _MOST))
         return run.all(feeds, count or usual, checked=checked)
     except RunFailedError as error:
         why = dict.fromkeys([g.name for g in groups], str(error))
         return Sketches({}, feeds[0], {}, why, run.passes)
-
-
-def length(feed: Feeds) -> int:
-    """Return the number of samples in a feed."""
-    first = next(iter(feed.values()))
-    return len(first) if first.ndim else 1
 
 
 class _Run:
@@ -150,7 +144,7 @@ class _Run:
         sketcher = self._sketcher(feed)
         outputs, kept = sketcher.forward(feed)
         bytes_ = sum(array.nbytes for array in kept.values())
-        self._room = max(_MEMORY * length(feed) // max(bytes_, 1), 1)
+        self._room = max(_MEMORY * batch_size(feed) // max(bytes_, 1), 1)
         most = enough(outputs[n].shape for n in self.outputs)
         draws = min(draws, most) if self.logits is None else most
         drawn = {n: signs(outputs[n].shape, draws, self.rng) for n in self.outputs}
@@ -197,10 +191,10 @@ class _Run:
         whole = _fixed(self.view)
         for number, feed in enumerate(feeds):
             at = 0
-            while at < length(feed):
+            while at < batch_size(feed):
                 size = _CHECKED if small and number == at == 0 else self._room
-                size = length(feed) if whole else min(size, length(feed) - at)
-                yield feed if size == length(feed) else _part(feed, at, at + size)
+                size = batch_size(feed) if whole else min(size, batch_size(feed) - at)
+                yield feed if size == batch_size(feed) else _part(feed, at, at + size)
                 at += size
 
     def _scales(self, feeds: Sequence[Feeds]) -> Mapping[str, float]:
