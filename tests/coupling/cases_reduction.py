@@ -142,6 +142,25 @@ _POOLING = [
         {"x01 y01 i01": _PLACES},
         outputs="yi",
     ),
+    *(
+        OpCase(
+            op,
+            "one-place-wide",
+            {"x": X((2, 4, 6, 5))},
+            {"kernel_shape": [2, 1], "strides": [2, 1]},
+            "x013 y013",
+            {"x2 y2": _PLACES},
+        )
+        for op in ("AveragePool", "LpPool", "MaxPool")
+    ),
+    OpCase(
+        "MaxPool",
+        "one-place-wide-strided",
+        {"x": X((2, 4, 6, 5))},
+        {"kernel_shape": [1, 1], "strides": [2, 2]},
+        "x01 y01",
+        {"x23 y23": _PLACES},
+    ),
     OpCase(
         "AveragePool",
         "1d",

@@ -7,6 +7,8 @@ import numpy as np
 from onnxprune.coupling.relations import Contract, Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 
+_WINDOWED = ("AveragePool", "LpPool", "MaxPool")
+
 
 @rule(
     "AveragePool",
@@ -20,7 +22,10 @@ from onnxprune.coupling.rules._registry import MICROSOFT, Op, rule
 )
 @rule("GridSample", domain=MICROSOFT)
 def pooling(op: Op) -> Iterator[Relation]:
-    """Batch and channels pass through; every place looks at its neighbours."""
+    """Batch and channels pass through; every place looks at its neighbours.
+
+    Where the window is one place wide it looks at itself alone.
+    """
     x, y = op.x(0), op.y()
     if any(extra is not None for extra in op.outputs[1:]):
         return  # MaxPool's indices count through all axes
@@ -29,9 +34,23 @@ def pooling(op: Op) -> Iterator[Relation]:
     if op.op_type != "MaxRoiPool":
         yield Tie(x.axis(0), y.axis(0))
     yield Tie(x.axis(1), y.axis(1))
+    for axis in _apart(op):
+        yield Tie(x.axis(axis), y.axis(axis))
     for axis in range(2, x.rank) if op.op_type == "GlobalAveragePool" else ():
         yield Tie(x.axis(axis), x.axis(axis))
         yield Contract(x.axis(axis), 0, "mean")  # what ReduceMean says, where places hold features
+
+
+def _apart(op: Op) -> Iterator[int]:
+    """Yield the axes along which windows are one place wide and one apart.
+
+    They have no padding there: it must be narrower than the window.
+    """
+    kernel = op.integers("kernel_shape") if op.op_type in _WINDOWED else []
+    strides = op.integers("strides") or [1] * len(kernel)
+    for number, size in enumerate(kernel):
+        if size == strides[number] == 1:
+            yield number + 2
 
 
 @rule("NhwcMaxPool", domain=MICROSOFT)
