@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse
+from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.inspection import inspect_groups
+from onnxprune.lossless.find import Free, find_free
+from onnxprune.lossless.order import freed
+from onnxprune.lossless.summary import lossless
 from onnxprune.model.diff import field_diff
 from onnxprune.model.functions import expand
 from onnxprune.model.load import load
@@ -41,6 +46,7 @@ from onnxprune.selection.pace import paced
 from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates
 from onnxprune.selection.widths import excluded
+from onnxprune.sensitivity.values import Sensitivity
 from onnxprune.timing import bench
 
 __all__ = ["apply", "bench", "inspect", "run", "verify"]
@@ -77,9 +83,7 @@ def run(
     """
     clock = Clock(progress or Silent())
     check_provider(options.provider)
-    if target is not None:
-        check_target(source, target, force=force)
-    _check_new(pareto)
+    _check_new(source, target, pareto, force=force)
     found = analyse(source, options, clock)
     for warning in summary.synthetic(found):
         clock.note(warning)
@@ -89,23 +93,24 @@ def run(
     groups = candidates(found, options)
     found, pace = paced(found, groups, options, clock)
     budget = budget_of(options, found.costs.total, found.model.bytes)
-    measured = measure_groups(found, groups, splits, options, clock)
-    workshop = Workshop(found, groups, measured, pace, splits, judge, options, clock)
+    known = _measured(found, groups, splits, options, clock)
+    workshop = Workshop(found, groups, *known, pace, splits, judge, options, clock)
     chosen = search(workshop, budget, promise, objective="latency")
     settled, done = chosen.candidate.settled, chosen.candidate.recovered
     drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
     times = chosen.candidate.timed or workshop.time(done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
-    report = summary.report(found, settled.proven, done, times, drop, options, remarks, measured)
+    report = summary.report(found, settled.proven, done, times, drop, options, remarks, known[0])
     if save_plan is not None:
-        write_text(save_plan, _plan(found, settled, done, options).text())
+        write_text(save_plan, _plan(workshop, settled, done).text())
     if target is not None and not dry_run:
         clock.stage("write")
         write(fold(found.expansion, done.model).model, target, source=found.model)
-        report = replace(report, target=str(target))
     if pareto is not None:
         _write_front(workshop, pareto)
-    return replace(report, seconds=clock.seconds())
+    to = None if target is None or dry_run else str(target)
+    free = lossless(found, workshop.free, settled.proven.removed)
+    return replace(report, target=to, lossless=free, seconds=clock.seconds())
 
 
 def inspect(
@@ -130,7 +135,9 @@ def inspect(
     kept = excluded(found.coupling.groups, options.exclude, found.view, found.coupling)
     groups = [g for g in found.coupling.groups if g.name not in kept]
     clock.stage("verify")
-    return inspect_groups(found, groups, verify=verify, progress=clock)
+    inspection = inspect_groups(found, groups, verify=verify, progress=clock)
+    free = find_free(found, groups, np.arange(len(found.samples)))
+    return replace(inspection, lossless=lossless(found, free))
 
 
 def apply(
@@ -183,7 +190,7 @@ def apply(
     if wanted.refitted and found.samples.synthetic:
         options = replace(options, recover=False)
         notes.append("the plan's refit needs calibration data (--data): only the cut was made")
-    done = repaired(found, proven, splits, options, clock)
+    done = repaired(found, proven, splits, options, clock, wanted.constants(found))
     times = timed(found, done.model, options, clock)
     drop, remarks = _stated(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
@@ -239,9 +246,19 @@ def verify(
     )
 
 
-def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Options) -> Plan:
+def _measured(
+    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options, clock: Clock
+) -> tuple[Sensitivity, Free]:
+    """Measure what channels are worth; those that are worth nothing go first."""
+    measured = measure_groups(found, groups, splits, options, clock)
+    free = find_free(found, groups, np.union1d(splits.fit, splits.select))
+    return freed(measured, groups, free.channels), free
+
+
+def _plan(workshop: Workshop, settled: Settled, recovered: Recovered) -> Plan:
+    options = workshop.options
     return make_plan(
-        found,
+        workshop.found,
         settled.proven.removed,
         settled.proven.keeps,
         seed=options.seed,
@@ -250,10 +267,14 @@ def _plan(found: Analysis, settled: Settled, recovered: Recovered, options: Opti
         steps=settled.selection.steps,
         refitted=recovered.refitted,
         added=recovered.added,
+        recovered=options.recover,
+        constants=workshop.free.constants,
     )
 
 
-def _check_new(folder: Path | None) -> None:
+def _check_new(source: Path, target: Path | None, folder: Path | None, *, force: bool) -> None:
+    if target is not None:
+        check_target(source, target, force=force)
     if folder is not None and (folder.exists() or not folder.absolute().parent.is_dir()):
         what = "exists already" if folder.exists() else "lies in a folder that does not exist"
         msg = f"--pareto {folder} {what}; name a new folder"
@@ -271,7 +292,7 @@ def _write_front(workshop: Workshop, folder: Path) -> None:
     try:
         for point, name in zip(points, names, strict=True):
             made = point.candidate
-            plan = _plan(workshop.found, made.settled, made.recovered, workshop.options)
+            plan = _plan(workshop, made.settled, made.recovered)
             write_text(draft / name, plan.text())
         write_text(draft / "front.json", dumps(table))
         draft.replace(folder)

@@ -8,12 +8,14 @@ from types import MappingProxyType
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
+from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
 from onnxprune.report.json import dumps, validate
 from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
@@ -54,7 +56,21 @@ class Plan:
     @property
     def refitted(self) -> bool:
         """Whether layers were refitted after the cut."""
-        return bool(self.content["refitted"] or self.content["added"])
+        changed = bool(self.content["refitted"] or self.content["added"])
+        return changed and bool(self.content["recovered"])
+
+    def constants(self, found: Analysis) -> Constants:
+        """Return what removed channels always held where biases took it over; NaN elsewhere."""
+        sizes = found.coupling.collected.sizes
+        held: dict[Axis, NDArray[np.float64]] = {}
+        entries = self.content["constants"]
+        assert isinstance(entries, list)
+        for entry in entries:
+            axis = Axis(entry["value"], entry["axis"])
+            if axis in sizes and max(entry["positions"], default=0) < sizes[axis]:
+                held[axis] = np.full(sizes[axis], np.nan)
+                held[axis][entry["positions"]] = entry["held"]
+        return held
 
     def without_refit(self, given: onnx.ModelProto, recut: onnx.ModelProto) -> onnx.ModelProto:
         """Return a copy of a model with the numbers of refitted weights, and added biases, undone.
@@ -141,6 +157,8 @@ def make_plan(
     steps: Mapping[str, int] = MappingProxyType({}),
     refitted: Sequence[str] = (),
     added: Sequence[str] = (),
+    recovered: bool = True,
+    constants: Constants = MappingProxyType({}),
 ) -> Plan:
     """Write down a selection.
 
@@ -157,6 +175,10 @@ def make_plan(
         Multiples that the widths of single groups kept to, because only those pay.
     refitted, added : sequence of str
         Initializers that were solved for, and those that were added, after the cut.
+    recovered : bool
+        Whether that was a refit, and not only constants folded into biases.
+    constants : Constants
+        What free channels hold.
 
     Returns
     -------
@@ -173,6 +195,8 @@ def make_plan(
             "multiple_of": multiple_of,
             "refitted": list(refitted),
             "added": list(added),
+            "recovered": recovered,
+            "constants": [e for a, h in constants.items() if (e := _held(a, h, keeps))],
             "removed": [_cut(found, axis, mask) for axis, mask in named(keeps)],
             "groups": [
                 _entry(g, list(map(int, gone)), steps.get(g.name))
@@ -181,6 +205,15 @@ def make_plan(
             ],
         }
     )
+
+
+def _held(axis: Axis, held: NDArray[np.float64], keeps: Keeps) -> dict[str, object] | None:
+    """Write down the constants of one axis that were removed; zeros leave nothing to fold."""
+    if axis.by >= 0 or axis not in keeps:
+        return None
+    places = np.flatnonzero(~keeps[axis] & (np.nan_to_num(held) != 0))
+    numbers = {"positions": places.tolist(), "held": held[places].tolist()}
+    return {"value": axis.value, "axis": axis.axis, **numbers} if len(places) else None
 
 
 def _cut(found: Analysis, axis: Axis, mask: Mask) -> dict[str, object]:

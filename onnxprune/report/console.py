@@ -17,6 +17,7 @@ from onnxprune.report.values import (
     GroupChange,
     GroupInfo,
     Inspection,
+    Lossless,
     Ratios,
     Report,
     VerifyReport,
@@ -107,6 +108,7 @@ class _Page:
 
 def _report(page: _Page, report: Report) -> None:
     page.say(f"{report.source} -> {report.target or 'nothing written (dry run)'}")
+    _lossless(page, report.lossless)
     page.say()
     page.table(("", ">before", ">after", ">ratio"), _figures(report))
     _latency_remark(page, report.ratios)
@@ -119,6 +121,19 @@ def _report(page: _Page, report: Report) -> None:
         )
     _changes(page, report.groups)
     page.say()
+
+
+def _lossless(page: _Page, free: Lossless | None) -> None:
+    if free is None or not free.channels:
+        return
+    seen = f"{free.proven} by the weights alone"
+    if free.samples:
+        seen += f", the rest on {free.samples} samples"
+    gone = "" if free.removed is None else f"; {free.removed} of them went"
+    page.say(
+        f"lossless: {free.channels} channels in {len(free.groups)} groups never vary ({seen}): "
+        f"removing them saves {free.macs:.1%} of the MACs and changes nothing{gone}"
+    )
 
 
 def _drop(page: _Page, drop: Drop) -> None:
@@ -203,6 +218,7 @@ def _inspection(page: _Page, found: Inspection) -> None:
         f"coverage: {cover.params:.1%} of the parameters (exact {cover.exact_params:.1%}), "
         f"{cover.macs:.1%} of the MACs (exact {cover.exact_macs:.1%})"
     )
+    _lossless(page, found.lossless)
     page.heading(f"{len(found.groups)} groups, with what all their channels cost")
     if found.groups:
         page.table(

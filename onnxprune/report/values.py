@@ -9,12 +9,14 @@ __all__ = [
     "Coverage",
     "Drop",
     "Figures",
+    "FreeChannels",
     "FrozenAxis",
     "GroupChange",
     "GroupInfo",
     "Inspection",
     "Judged",
     "Latency",
+    "Lossless",
     "Ratios",
     "RemovedPositions",
     "Report",
@@ -114,6 +116,32 @@ class RemovedPositions:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeChannels:
+    """Channels of one group that can go for free, by number."""
+
+    name: str
+    channels: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Lossless:
+    """Channels that never vary, or that nothing reads: their removal changes nothing.
+
+    ``proven`` of them by the weights alone; the rest never varied on ``samples`` samples (0: none
+    were looked at). ``params`` and ``macs`` are the shares that all of them save, ``removed`` is
+    how many of them went (None where nothing was cut).
+    """
+
+    channels: int
+    proven: int
+    samples: int
+    removed: int | None
+    params: float
+    macs: float
+    groups: Sequence[FreeChannels]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupChange:
     """How many channels of one group there were and are; ``exact``: equals its masked original.
 
@@ -153,6 +181,7 @@ class Report:
     added: Sequence[str] = ()
     rotated: Sequence[str] = ()
     removed_nodes: Sequence[str] = ()
+    lossless: Lossless | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +245,7 @@ class Inspection:
     coverage: Coverage
     dims: Mapping[str, int]
     warnings: Sequence[str]
+    lossless: Lossless | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from onnxprune import summary
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
+from onnxprune.lossless.find import Free
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.quality.judge import Judge
@@ -68,6 +69,8 @@ class Workshop:
     groups : sequence of Group
         That may be cut.
     measured : Sensitivity
+    free : Free
+        What goes without changing anything, whatever the budget.
     pace : Pace, optional
         Where a latency is promised.
     splits : Splits
@@ -80,6 +83,7 @@ class Workshop:
     found: Analysis
     groups: Sequence[Group]
     measured: Sensitivity
+    free: Free
     pace: Pace | None
     splits: Splits
     judge: Judge
@@ -146,7 +150,14 @@ class Workshop:
         return settle(self.found, self.groups, self.measured, budget, self.options, start)
 
     def _repaired(self, settled: Settled) -> Recovered:
-        return stages.repaired(self.found, settled.proven, self.splits, self.options, self.progress)
+        return stages.repaired(
+            self.found,
+            settled.proven,
+            self.splits,
+            self.options,
+            self.progress,
+            self.free.constants,
+        )
 
     def _judged(
         self, budget: Budget, settled: Settled, repaired: Recovered, timed: BenchReport | None

@@ -1,25 +1,39 @@
 """What is done to every cut model: repaired and timed."""
 
+from dataclasses import replace
+from types import MappingProxyType
+
 import onnx
 
 from onnxprune.analysis import Analysis
 from onnxprune.bench.measure import measure
 from onnxprune.data.splits import Splits
+from onnxprune.lossless.find import fold
+from onnxprune.lossless.ranges import Constants
 from onnxprune.options import Options
 from onnxprune.progress import Progress
-from onnxprune.recovery.recover import Recovered, plain, recover
+from onnxprune.recovery.recover import Recovered, recover
 from onnxprune.report.values import BenchReport
 from onnxprune.rewrite.prove import Proven
 
 __all__ = ["repaired", "timed"]
 
+_NONE: Constants = MappingProxyType({})
+
 
 def repaired(
-    found: Analysis, proven: Proven, splits: Splits, options: Options, progress: Progress
+    found: Analysis,
+    proven: Proven,
+    splits: Splits,
+    options: Options,
+    progress: Progress,
+    constants: Constants = _NONE,
 ) -> Recovered:
-    """Refit a cut model, unless the options say otherwise."""
+    """Fold what removed channels always held, and refit the layers unless the options say no."""
+    folded = fold(found, proven, constants)
+    proven = replace(proven, model=folded.model)
     if not options.recover:
-        return plain(proven)
+        return Recovered(folded.model, folded.changed, folded.added)
     progress.stage("recover")
     done = recover(
         found,
@@ -32,7 +46,9 @@ def repaired(
     if done.before is not None and done.after is not None:
         before, after = done.before**0.5, done.after**0.5
         progress.note(f"refitting: output change {before:.3f} -> {after:.3f} (relative, held out)")
-    return done
+    added = (*folded.added, *done.added)
+    names = dict.fromkeys((*folded.changed, *done.refitted))
+    return replace(done, refitted=tuple(n for n in names if n not in added), added=added)
 
 
 def timed(

@@ -114,7 +114,8 @@ def choose(
     multiples = (options.multiple_of,) if options.multiple_of else (1,) if steps else _MULTIPLES
     for multiple in multiples:
         widths = {g.name: allowed_widths(g, multiple, sizes, steps) for g in groups}
-        allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, start)
+        most = _without_free(groups, measured, widths, start or {})
+        allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, most)
         if allocation.met:
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
@@ -124,6 +125,21 @@ def choose(
         else {}
     )
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
+
+
+def _without_free(
+    groups: Sequence[Group],
+    measured: Sensitivity,
+    widths: Mapping[str, Sequence[int]],
+    start: Mapping[str, int],
+) -> dict[str, int]:
+    """Begin as narrow as a group gets at no error, whatever the budget."""
+    most = {}
+    for group in groups:
+        left = group.size - measured.free.get(group.name, 0)
+        narrow = min(width for width in widths[group.name] if width >= left)
+        most[group.name] = min(narrow, start.get(group.name, group.size))
+    return most
 
 
 def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
 from onnxprune.coupling.relations import Axis
+from onnxprune.lossless.ranges import by_position
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds
 
@@ -53,14 +54,8 @@ def _energy(arrays: Sequence[NDArray[np.generic]], axis: Axis, size: int) -> NDA
     """Mean square at each position of an axis."""
     parts = []
     for array in arrays:
-        square = array.astype(np.float64) ** 2
-        if axis.by >= 0:  # blocks are equal runs
-            square = np.moveaxis(square, (axis.by, axis.axis), (0, 1))
-            blocks = size // square.shape[1]
-            square = square.reshape(blocks, -1, *square.shape[1:]).swapaxes(1, 2)
-        else:
-            square = np.moveaxis(square, axis.axis, 0)
-        parts.append(square.reshape(size, -1).mean(axis=1))
+        square = np.asarray(array.astype(np.float64) ** 2)
+        parts.append(by_position(square, axis, size).mean(axis=1))
     return np.asarray(np.mean(parts, axis=0))
 
 

@@ -1,7 +1,7 @@
 """What measuring gives to selection, whichever method measured."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -57,9 +57,12 @@ class Sensitivity:
         Runs of suffixes, or passes, that it took.
     agreement : float, optional
         Rank correlation of estimated scores with a few exact ones.
+    free : mapping of group name to int
+        How many channels of a group's order, the first ones, can go without changing anything.
     """
 
     groups: Mapping[str, GroupSensitivity]
     samples: int
     runs: int
     agreement: float | None = None
+    free: Mapping[str, int] = field(default_factory=dict)

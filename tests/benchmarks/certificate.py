@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxprune.analysis import analyse
 from onnxprune.data.splits import split_samples
+from onnxprune.lossless.find import Free
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.quality.certificate import certified_length
@@ -53,7 +54,7 @@ def candidates(name: str) -> Iterator[object]:
     groups = found.coupling.groups
     measured = measure_groups(found, groups, splits, options, Silent())
     judge = Judge(found, splits, options)
-    shop = Workshop(found, groups, measured, None, splits, judge, options, Silent())
+    shop = Workshop(found, groups, measured, Free(), None, splits, judge, options, Silent())
     plans = nested_plans(shop, farthest(found.costs.total, "macs"))
     yield found.view.model
     for k in np.unique(np.linspace(0, len(plans) - 1, CANDIDATES).astype(int)):

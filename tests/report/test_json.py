@@ -25,6 +25,8 @@ PLAN = {
     "multiple_of": None,
     "refitted": ["w"],
     "added": [],
+    "recovered": False,
+    "constants": [],
     "removed": [{"value": "w", "axis": 0, "positions": [1, 2], "initializer": True}],
     "groups": [
         {

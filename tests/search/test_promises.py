@@ -12,6 +12,7 @@ from onnxprune import pipeline
 from onnxprune.analysis import analyse
 from onnxprune.data.splits import split_samples
 from onnxprune.errors import BudgetError, UsageError
+from onnxprune.lossless.find import Free
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.quality.judge import Judge
@@ -155,7 +156,7 @@ def test_the_plans_on_the_path_are_nested():
     groups = found.coupling.groups
     measured = measure_groups(found, groups, splits, options, Silent())
     judge = Judge(found, splits, options)
-    workshop = Workshop(found, groups, measured, None, splits, judge, options, Silent())
+    workshop = Workshop(found, groups, measured, Free(), None, splits, judge, options, Silent())
     starts = [start for _, start in nested_plans(workshop, farthest(found.costs.total, "macs"))]
     assert len(starts) > 10
     for wide, narrow in pairwise(starts):

@@ -1,0 +1,1 @@
+"""Channels that can go for free: they never vary, or nothing reads them."""
