@@ -30,6 +30,7 @@ from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise, promise_of, unlimited
 from onnxprune.recovery.recover import Recovered
+from onnxprune.recovery.retune import lifelike, restored
 from onnxprune.report.json import dumps
 from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
 from onnxprune.rewrite.cut import cut
@@ -37,7 +38,7 @@ from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import check_provider
-from onnxprune.search.candidate import Workshop
+from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.search.front import front
 from onnxprune.search.search import search
 from onnxprune.search.stages import repaired, timed
@@ -84,9 +85,9 @@ def run(
     clock = Clock(progress or Silent())
     check_provider(options.provider)
     _check_new(source, target, pareto, force=force)
-    found = analyse(source, options, clock)
-    for warning in summary.synthetic(found):
-        clock.note(warning)
+    given = analyse(source, options, clock)
+    _warn(given, clock)
+    found = lifelike(given)
     splits = split_samples(len(found.samples), options.seed)
     judge = Judge(found, splits, options)
     promise = promise_of(found, splits, judge, options)
@@ -96,7 +97,7 @@ def run(
     known = _measured(found, groups, splits, options, clock)
     workshop = Workshop(found, groups, *known, pace, splits, judge, options, clock)
     chosen = search(workshop, budget, promise, objective="latency")
-    settled, done = chosen.candidate.settled, chosen.candidate.recovered
+    settled, done = _real(given, found, chosen.candidate)
     drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
     times = chosen.candidate.timed or workshop.time(done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
@@ -244,6 +245,20 @@ def verify(
         differences,
         ok=(not keeps or found.verifier.agrees(error, keeps)) and not differences,
     )
+
+
+def _warn(found: Analysis, clock: Clock) -> None:
+    for warning in summary.synthetic(found):
+        clock.note(warning)
+
+
+def _real(given: Analysis, found: Analysis, candidate: Candidate) -> tuple[Settled, Recovered]:
+    """Return a candidate as it is written: with the statistics that the user's model has."""
+    settled, done = candidate.settled, candidate.recovered
+    if found is given:
+        return settled, done
+    model = restored(done.model, found.view, given.view, settled.proven.keeps)
+    return settled, replace(done, model=model)
 
 
 def _measured(
