@@ -82,9 +82,7 @@ def half(group: Group) -> list[int]:
 
 def _info(found: Analysis, group: Group, verified: bool | None) -> GroupInfo:
     sizes = found.coupling.collected.sizes
-    gone = {
-        m.axis.plain: 1 - m.positions.size / sizes[m.axis] for m in group.members if m.axis in sizes
-    }
+    gone = {m.axis.plain: 1 - m.count / sizes[m.axis] for m in group.members if m.axis in sizes}
     saved = found.costs.saved(gone)
     members = [
         (found.view.original(m.axis.value), m.axis.axis, m.positions.shape[1])

@@ -150,6 +150,7 @@ def report(
             *slow,
         ],
         refitted=recovered.refitted,
+        rescaled=_rescaled(found, proven.keeps),
         added=_added(found.view.model, recovered.model),
     )
 
@@ -212,6 +213,19 @@ def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
         for axis, mask in named(keeps)
     }
     return tuple(sorted(entries, key=lambda e: (e.value, e.axis, e.positions)))
+
+
+def _rescaled(found: Analysis, keeps: Keeps) -> tuple[str, ...]:
+    """Name the constants that make up for a changed statistic; the node, for an attribute."""
+    names: dict[str, None] = {}
+    for rms in found.coupling.collected.rescaled:
+        if rms.axis in keeps:
+            for edge in (rms.scale, rms.epsilon):
+                node = found.view.by_index[(edge or rms.scale).node]
+                names[
+                    node.name if edge is None else found.view.original(node.inputs[edge.slot])
+                ] = None
+    return tuple(names)
 
 
 def _added(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:

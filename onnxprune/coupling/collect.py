@@ -1,10 +1,11 @@
 """Ask every node's rule for its relations; whatever nobody mentions is frozen."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune.coupling.joints import join
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
+from onnxprune.coupling.rms import Rms, find_rms
 from onnxprune.coupling.rules import UNKNOWN, Op, OpBody, Tensor, frozen, lookup
 from onnxprune.coupling.rules.recurrent import STATES
 from onnxprune.coupling.uniform import uniform_value
@@ -42,6 +43,8 @@ class Collected:
         many equal runs.
     replaced : mapping of Axis to Axis
         Joint axes by the plain ones that relations do not speak of any more.
+    rescaled : tuple of Rms
+        Normalizations whose constants make up for what a cut changes of their statistic.
     """
 
     sizes: dict[Axis, int]
@@ -52,6 +55,7 @@ class Collected:
     blame: dict[Axis, Node]
     blocks: dict[Axis, int]
     replaced: Mapping[Axis, Axis]
+    rescaled: tuple[Rms, ...]
 
     @property
     def atoms(self) -> dict[Axis, int]:
@@ -85,28 +89,23 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
         if size > 1
     }
     contracts: list[tuple[int, Contract]] = []
+    rescaled: list[Rms] = []
     blame: dict[Axis, Node] = {}
-    outside: list[Relation] = [
-        Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE)
-        for value, what in (_interface(view) if interface else ())
-        for axis in range(len(trace.shapes.get(value, ())))
-    ]
-    outside += [
-        Freeze(Axis(*varying), "its size changes from turn to turn") for varying in trace.varying
-    ]
     asked = []
     for node in view.nodes:
         if node.index not in derived:
             op = make_op(view, trace, node, constants, numbers)
             said = list(_ask(op))
-            contracts += [(node.index, r) for r in said if isinstance(r, Contract)]
+            found = [_exact(view, node, r) for r in said if isinstance(r, Contract)]
+            contracts += [(node.index, contract) for contract, _ in found]
+            rescaled += [rms for _, rms in found if rms is not None]
             relations: list[Relation] = [r for r in said if not isinstance(r, Contract)]
             relations += _unsaid(op, said, sizes)
             for relation in relations:
                 if isinstance(relation, Freeze):
                     blame.setdefault(relation.axis, node)
             asked.append((op, relations))
-    joined = join(asked, outside)
+    joined = join(asked, list(_outside(view, trace, interface=interface)))
     return Collected(
         {**sizes, **joined.sizes},
         joined.relations,
@@ -116,12 +115,24 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
         blame,
         joined.blocks,
         joined.replaced,
+        tuple(rescaled),
     )
 
 
-def _interface(view: View) -> Iterator[tuple[str, str]]:
-    yield from ((value, "input") for value in view.inputs)
-    yield from ((value, "output") for value in view.outputs)
+def _exact(view: View, node: Node, contract: Contract) -> tuple[Contract, Rms | None]:
+    """Where constants can make up for a changed statistic, what goes is an addend less."""
+    rms = find_rms(view, node, contract.axis) if contract.how in ("rms", "mean") else None
+    return (contract, None) if rms is None else (replace(contract, how="sum"), rms)
+
+
+def _outside(view: View, trace: Trace, *, interface: bool) -> Iterator[Freeze]:
+    """Freeze what no node decides."""
+    named = [(v, "input") for v in view.inputs] + [(v, "output") for v in view.outputs]
+    for value, what in named if interface else ():
+        for axis in range(len(trace.shapes.get(value, ()))):
+            yield Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE)
+    for varying in trace.varying:
+        yield Freeze(Axis(*varying), "its size changes from turn to turn")
 
 
 def _ask(op: Op) -> Iterator[Relation]:

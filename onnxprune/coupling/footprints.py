@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +11,41 @@ from numpy.typing import NDArray
 from onnxprune.coupling.relations import Axis, Positions
 from onnxprune.coupling.solver import Solution
 
-__all__ = ["Footprint", "Member", "footprints"]
+__all__ = ["Footprint", "Member", "block_shares", "footprints"]
 
 Ints = NDArray[np.int64]
+NOWHERE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """Where a group's channels sit on one axis.
 
-    ``positions`` has one row per channel: ``positions[c]`` are the places of channel ``c``.
+    ``positions`` has one row per channel: ``positions[c]`` are the places of channel ``c``, -1
+    where it has none here (the channels of other blocks may).
     """
 
     axis: Axis
     positions: Positions
+
+    @property
+    def count(self) -> int:
+        """How many positions all channels hold together."""
+        return int((self.positions >= 0).sum())
+
+    def total(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Sum what lies at each channel's positions.
+
+        Parameters
+        ----------
+        values : float array, shape (..., size of the axis)
+
+        Returns
+        -------
+        float array, shape (..., channels)
+        """
+        nothing = np.zeros((*values.shape[:-1], 1), values.dtype)
+        return np.asarray(np.concatenate([values, nothing], -1)[..., self.positions].sum(axis=-1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +68,8 @@ class _Rows:
 def footprints(solution: Solution, blocks: Mapping[Axis, int]) -> list[Footprint]:
     """Sort the free classes of a solution into sets with the same footprint.
 
-    Where an axis must stay balanced, the blocks that a class lies in are found. If the classes of
-    different blocks leave different footprints, one of each is joined into one class, by number.
+    Where an axis must stay balanced, the blocks that a class lies in are found; the classes of
+    different blocks may then differ in footprint.
 
     Parameters
     ----------
@@ -58,7 +80,7 @@ def footprints(solution: Solution, blocks: Mapping[Axis, int]) -> list[Footprint
     Returns
     -------
     list of Footprint
-        Of at least two classes per block.
+        Of which some classes may go and some stay.
     """
     axes = list(solution.labels)
     rows = _rows(solution, axes)
@@ -73,11 +95,8 @@ def footprints(solution: Solution, blocks: Mapping[Axis, int]) -> list[Footprint
             odd.append((table, pattern))
         else:
             found.append(footprint)
-    for table, pattern in _paired(odd, counts, widths):
-        footprint = _footprint(axes, table, pattern, counts, widths)
-        if footprint is not None:
-            found.append(footprint)
-    return [f for f in found if len(f.blocks) > int(f.blocks.max(initial=0)) + 1]
+    found += _joined(axes, odd, counts, widths)
+    return [f for f in found if len(f.blocks) > block_shares(f.blocks).sum()]
 
 
 def _rows(solution: Solution, axes: Sequence[Axis]) -> _Rows:
@@ -125,32 +144,64 @@ def _footprint(
     axes: Sequence[Axis], table: Ints, pattern: Ints, counts: Ints, widths: Ints
 ) -> Footprint | None:
     """Form the members and blocks of classes; None where the blocks are not alike."""
-    blocks = np.zeros(len(table), np.int64)
     balanced = np.flatnonzero(counts[pattern])
-    if len(balanced):
-        within = table[:, balanced] // widths[pattern[balanced]]
-        _, blocks = np.unique(within, axis=0, return_inverse=True)
-        blocks = blocks.reshape(-1).astype(np.int64)
-        if len(set(np.bincount(blocks).tolist())) > 1:
-            return None
-        for number in np.unique(pattern[balanced]).tolist():
-            held = within[:, pattern[balanced] == number].ravel()
-            if len(set(np.bincount(held, minlength=counts[number]).tolist())) > 1:
-                return None
-    held_axes = {axes[number] for number in np.unique(pattern).tolist()}
-    members = tuple(
+    if not len(balanced):
+        return Footprint(_members(axes, table, pattern), np.zeros(len(table), np.int64))
+    within = table[:, balanced] // widths[pattern[balanced]]
+    pure = np.ones(len(table), bool)  # classes in one block of each axis
+    for number in np.unique(pattern[balanced]).tolist():
+        mine = within[:, pattern[balanced] == number]
+        pure &= (mine == mine[:, :1]).all(axis=1)
+    for chosen in (np.ones(len(table), bool), pure):  # what lies across blocks may have to stay
+        if chosen.any() and _even(table[chosen], pattern, counts, widths):
+            _, blocks = np.unique(within[chosen], axis=0, return_inverse=True)
+            blocks = blocks.reshape(-1).astype(np.int64)
+            if block_shares(blocks).sum() < len(blocks):
+                return Footprint(_members(axes, table[chosen], pattern), blocks)
+    return None
+
+
+def block_shares(blocks: Ints) -> Ints:
+    """Return how many of each block make the smallest equal share of all blocks.
+
+    Parameters
+    ----------
+    blocks : int array, shape (channels,)
+        The block that each channel lies in.
+
+    Returns
+    -------
+    int array, shape (blocks,)
+        All ones where the blocks are equal.
+    """
+    sizes = np.bincount(blocks)
+    return np.asarray(sizes // np.gcd.reduce(sizes))
+
+
+def _even(table: Ints, pattern: Ints, counts: Ints, widths: Ints) -> bool:
+    """Say whether each balanced axis holds as many positions in every block."""
+    for number in np.unique(pattern[counts[pattern] > 0]).tolist():
+        places = table[:, pattern == number]
+        held = places[places >= 0] // widths[number]
+        if len(set(np.bincount(held, minlength=counts[number]).tolist())) > 1:
+            return False
+    return True
+
+
+def _members(axes: Sequence[Axis], table: Ints, pattern: Ints) -> tuple[Member, ...]:
+    held = {axes[number] for number in np.unique(pattern).tolist()}
+    return tuple(
         Member(axes[number], table[:, pattern == number])
         for number in dict.fromkeys(pattern.tolist())
         # A joint axis that its plain one ties together says nothing more.
-        if axes[number].by < 0 or axes[number].plain not in held_axes
+        if axes[number].by < 0 or axes[number].plain not in held
     )
-    return Footprint(members, blocks)
 
 
-def _paired(
-    odd: Sequence[tuple[Ints, Ints]], counts: Ints, widths: Ints
-) -> Iterator[tuple[Ints, Ints]]:
-    """Join classes of different blocks, the n-th of each into one."""
+def _joined(
+    axes: Sequence[Axis], odd: Sequence[tuple[Ints, Ints]], counts: Ints, widths: Ints
+) -> Iterator[Footprint]:
+    """Put classes together whose blocks differ in footprint."""
     families: list[tuple[set[int], list[tuple[Ints, Ints]]]] = []
     for table, pattern in odd:
         held = {int(n) for n in pattern if counts[n]}
@@ -160,11 +211,26 @@ def _paired(
         families.append((held.union(*(f[0] for f in near)), [*parts, (table, pattern)]))
     for _, parts in families:
         rows = [row for part in parts for row in _by_block(*part, counts, widths)]
-        if len({len(table) for table, _ in rows}) == 1:
-            table = np.concatenate([table for table, _ in rows], axis=1)
-            pattern = np.concatenate([pattern for _, pattern in rows])
-            order = np.argsort(pattern, kind="stable")
-            yield table[:, order], pattern[order]
+        table, pattern = _stacked(rows)
+        if _even(table, pattern, counts, widths):
+            blocks = np.repeat(np.arange(len(rows)), [len(part) for part, _ in rows])
+            yield Footprint(_members(axes, table, pattern), blocks)
+
+
+def _stacked(rows: Sequence[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Write tables of different columns one below the other, -1 where a column is missing."""
+    keys = [
+        [(n, pattern[:j].tolist().count(n)) for j, n in enumerate(pattern.tolist())]
+        for _, pattern in rows
+    ]
+    columns = sorted({key for found in keys for key in found})
+    place = {key: number for number, key in enumerate(columns)}
+    parts = []
+    for (table, _), found in zip(rows, keys, strict=True):
+        part = np.full((len(table), len(columns)), NOWHERE)
+        part[:, [place[key] for key in found]] = table
+        parts.append(part)
+    return np.concatenate(parts), np.array([number for number, _ in columns])
 
 
 def _by_block(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
-from onnxprune.coupling.footprints import Footprint, Member, footprints
+from onnxprune.coupling.footprints import Footprint, Member, block_shares, footprints
 from onnxprune.coupling.relations import Axis, Contract, Positions
 from onnxprune.coupling.solver import Frozen, Solution
 from onnxprune.model.view import Node, View
@@ -42,8 +42,8 @@ class Group:
     nodes : tuple of str
         Names of the weighted operators on the way.
     blocks : int array, shape (size,)
-        The block that each channel lies in. Equally many channels must go from each block:
-        units of each direction, inputs of each group of a convolution.
+        The block that each channel lies in. The same share of each block must go: units of each
+        direction, inputs of each group of a convolution.
     """
 
     name: str
@@ -56,11 +56,16 @@ class Group:
 
     @property
     def step(self) -> int:
-        """How many channels must go at a time: one of each block."""
-        return int(self.blocks.max(initial=0)) + 1
+        """How many channels must go at a time: one of each block where these are equal."""
+        return int(self.shares.sum())
+
+    @property
+    def shares(self) -> NDArray[np.int64]:
+        """How many channels of each block go at a time."""
+        return block_shares(self.blocks)
 
     def balanced(self, order: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Reorder channels so that every ``step`` in a row hold one of each block.
+        """Reorder channels so that every ``step`` in a row hold the share of each block.
 
         Within a block the order stays; blocks are paired by rank.
         """
@@ -68,9 +73,9 @@ class Group:
         if self.step == 1:
             return given
         rank = np.empty(len(given), np.int64)
-        for block in range(self.step):
+        for block, share in enumerate(self.shares.tolist()):
             inside = np.flatnonzero(self.blocks[given] == block)
-            rank[inside] = np.arange(len(inside))
+            rank[inside] = np.arange(len(inside)) // share
         return np.asarray(given[np.argsort(rank, kind="stable")])
 
 
@@ -117,7 +122,28 @@ def make_groups(
                 continue
             seen.add(digest)
             groups.append(context.group(found, bool(solution.reading)))
-    return Coupling(tuple(_named(groups)), frozen, contracts, collected)
+    return Coupling(tuple(_named(_apart(groups))), frozen, contracts, collected)
+
+
+def _apart(groups: Sequence[Group]) -> list[Group]:
+    """Drop balanced groups that share positions with a larger one.
+
+    Heads and their dimensions may both go: each reading takes the same share of what the other
+    leaves. Two ways to balance the same positions do not leave each other balanced.
+    """
+    taken: dict[Axis, NDArray[np.int64]] = {}
+    dropped = set()
+    for number in sorted(range(len(groups)), key=lambda n: -groups[n].size):
+        group = groups[number]
+        if group.step == 1:
+            continue
+        places = {m.axis: m.positions[m.positions >= 0] for m in group.members}
+        if any(np.isin(found, taken.get(axis, ())).any() for axis, found in places.items()):
+            dropped.add(number)
+            continue
+        for axis, found in places.items():
+            taken[axis] = np.concatenate([taken.get(axis, found), found])
+    return [group for number, group in enumerate(groups) if number not in dropped]
 
 
 def _digest(members: Sequence[Member]) -> str:

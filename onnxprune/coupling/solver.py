@@ -74,6 +74,8 @@ class _Base:
         for axis, size in sizes.items():
             self.atoms.add(axis, size)
         self._add_virtual(found)
+        self._axes = list(self.atoms.offsets)
+        self._starts = np.fromiter(self.atoms.offsets.values(), np.int64)
         self._edges: list[tuple[Labels, Labels]] = []
         for tie in (r for r in found if isinstance(r, Tie)):
             self._tie(tie.a, tie.b, tie.a_index, tie.b_index)
@@ -171,9 +173,8 @@ class _Base:
     def members(self, classes: Sequence[int]) -> Iterator[tuple[Axis, Positions, Labels]]:
         """Yield where some classes sit: per axis the positions and their classes."""
         atoms = np.sort(np.concatenate([self._atoms_of(label) for label in classes]))
-        starts = np.fromiter(self.atoms.offsets.values(), np.int64)
+        axes, starts = self._axes, self._starts
         owner = np.searchsorted(starts, atoms, side="right") - 1
-        axes = list(self.atoms.offsets)
         bounds = np.flatnonzero(np.diff(owner, prepend=-1))
         for first, last in pairwise([*bounds.tolist(), len(atoms)]):
             number = int(owner[first])

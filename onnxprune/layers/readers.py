@@ -107,6 +107,8 @@ def _pairs(
             site = sites.get(node)
             if contract.how != "sum" or site is None or site.source != member.axis.value:
                 return []
+            if (member.positions < 0).any():  # it reads the channels of some blocks only
+                return []
             found.append((site, member))
     return found
 

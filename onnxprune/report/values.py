@@ -180,6 +180,7 @@ class Report:
     refitted: Sequence[str] = ()
     added: Sequence[str] = ()
     rotated: Sequence[str] = ()
+    rescaled: Sequence[str] = ()
     removed_nodes: Sequence[str] = ()
     lossless: Lossless | None = None
 

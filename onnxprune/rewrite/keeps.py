@@ -41,7 +41,8 @@ def keep_masks(
             if member.axis not in sizes:
                 continue  # the invented group axis of a grouped convolution
             mask = masks.setdefault(member.axis, np.ones(sizes[member.axis], bool))
-            mask[member.positions[np.asarray(channels)].ravel()] = False
+            places = member.positions[np.asarray(channels)]
+            mask[places[places >= 0]] = False
     return counted(masks, sizes)
 
 

@@ -31,6 +31,7 @@ _Chains: TypeAlias = dict[int, list[onnx.NodeProto]]
 # Slot of the scale by normalization, and of the bias that goes into the sum before it.
 _SCALE = {
     "EmbedLayerNormalization": 5,
+    "InstanceNormalization": 1,
     "LayerNormalization": 1,
     "RMSNormalization": 1,
     "SimplifiedLayerNormalization": 1,
@@ -70,9 +71,17 @@ class Gated:
             full = per_block(axis, mask, shape)
             feeds[mask_name(axis)] = full.reshape(full.shape[_first(axis) :])
             if axis in self.ratios:
-                ratio = len(mask) / max(int(mask.sum()), 1)
-                feeds[_ratio_name(axis)] = np.asarray(ratio, self.ratios[axis])
+                feeds[_ratio_name(axis)] = self._ratio(axis, mask, full)
         return feeds
+
+    def _ratio(self, axis: Axis, mask: Mask, full: Mask) -> NDArray[np.generic]:
+        """Return size / kept, of each block where there are several."""
+        dtype = self.ratios[axis]
+        if axis.by < 0:
+            return np.asarray(len(mask) / max(int(mask.sum()), 1), dtype)
+        kept = np.maximum(full.sum(axis=axis.axis, keepdims=True), 1)
+        ratio = full.shape[axis.axis] / kept
+        return np.asarray(ratio.reshape(ratio.shape[_first(axis) :]), dtype)
 
 
 def mask_name(axis: Axis) -> str:
@@ -166,7 +175,12 @@ class _Builder:
         inner = f"{raw}/onnxprune/mean.{axis.axis}"
         self.renamed[node.index, 0] = inner
         chain = self.after.setdefault(node.index, [])
-        chain.insert(0, helper.make_node("Mul", [inner, _ratio_name(axis)], [raw]))
+        ratio = _ratio_name(axis)
+        chain.insert(
+            0, helper.make_node("Mul", [inner, ratio if axis.by < 0 else inner + "/r"], [raw])
+        )
+        if axis.by >= 0:  # all blocks keep as many
+            chain.insert(0, helper.make_node("ReduceMax", [ratio], [inner + "/r"], keepdims=0))
 
     def _masked_norm(self, node: Node, contract: Contract) -> None:
         """Let a normalization see what stays only, with the statistics of that alone.
@@ -188,7 +202,9 @@ class _Builder:
         if contract.how == "norm":
             deviation = name + "d"
             self._where(chain, at, axis, x, name + "x")
-            self._mean(chain, at, name + "x", name + "m0")
+            rank = len(self.trace.shapes[axis.value])
+            axes = range(2, rank) if node.op_type == "InstanceNormalization" else (-1,)
+            self._mean(chain, at, name + "x", name + "m0", list(axes))
             self._add(chain, at, "Mul", [name + "m0", ratio], name + "m")
             self._add(chain, at, "Sub", [x, name + "m"], deviation)
         self._where(chain, at, axis, deviation, name + "kept")
@@ -197,6 +213,10 @@ class _Builder:
         if contract.how == "norm":
             given = name + "centred"
             self._add(chain, at, "Add", [name + "stretched", name + "m"], given)
+        if axis.by >= 0:  # one per block, as the scale has
+            self.zeros[name + "flat"] = numpy_helper.from_array(np.array([-1]), name + "flat")
+            self._add(chain, at, "Reshape", [root, name + "flat"], name + "roots")
+            root = name + "roots"
         self._add(chain, at, "Div", [scale, root], name + "scale")
         if looked_up:
             norm = [given, name + "scale", node.proto.input[slot + 1]]
@@ -233,13 +253,13 @@ class _Builder:
         self.inputs[node.index, bias] = ""
         return total
 
-    def _mean(self, chain: _Chains, index: int, source: str, target: str) -> None:
+    def _mean(self, chain: _Chains, index: int, source: str, target: str, over: list[int]) -> None:
         if self.view.opset < 18:
-            proto = helper.make_node("ReduceMean", [source], [target], axes=[-1])
+            proto = helper.make_node("ReduceMean", [source], [target], axes=over)
             chain.setdefault(index, []).append(proto)
             return
-        axes = "onnxprune/last"
-        self.zeros[axes] = numpy_helper.from_array(np.array([-1]), axes)
+        axes = f"onnxprune/axes/{over}"
+        self.zeros[axes] = numpy_helper.from_array(np.array(over), axes)
         self._add(chain, index, "ReduceMean", [source, axes], target)
 
     def _add(

@@ -47,18 +47,15 @@ def allowed_widths(
     step = group.step
     for member in group.members:
         if member.axis in sizes:
-            places = member.positions.shape[1]
-            if group.kind == "head" and places == 1:
+            if group.kind == "head" and member.positions.shape[1] == 1:
                 continue
-            whole_step = lcm(multiple, steps.get(member.axis.plain, 1))
-            # So many channels are one position of a joint axis, or ``places`` of a plain one.
-            whole_step *= sizes[member.axis] // sizes[member.axis.plain]
-            step = lcm(step, whole_step // gcd(whole_step, places))
+            # ``channels`` channels hold ``count`` positions of the axis, in each block of it.
+            channels = group.size * (sizes[member.axis] // sizes[member.axis.plain])
+            needed = lcm(multiple, steps.get(member.axis.plain, 1)) * channels
+            step = lcm(step, needed // gcd(needed, member.count))
     least = max(1, round(_NARROWEST * group.size))
     whole = all(
-        member.positions.size == sizes[member.axis]
-        for member in group.members
-        if member.axis in sizes
+        member.count == sizes[member.axis] for member in group.members if member.axis in sizes
     )
     rest = 0 if whole else group.size % step
     narrower = [w for w in range(group.size - 1, least - 1, -1) if w % step == rest]

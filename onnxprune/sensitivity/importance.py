@@ -43,7 +43,7 @@ def activation_importance(
             if not (arrays or inner) or contract.how != "sum":
                 continue
             shown = np.ones(sizes[axis]) if inner else _energy(arrays, axis, sizes[axis])
-            energy = _per_channel(shown, member)
+            energy = member.total(shown)
             weights = _weights(view, view.by_index[node].inputs, members, sizes)
             score = energy * weights
             total += score / score.sum() if score.sum() > 0 else 0.0
@@ -59,15 +59,11 @@ def _energy(arrays: Sequence[NDArray[np.generic]], axis: Axis, size: int) -> NDA
     return np.asarray(np.mean(parts, axis=0))
 
 
-def _per_channel(positions: NDArray[np.float64], member: Member) -> NDArray[np.float64]:
-    return np.asarray(positions[member.positions].sum(axis=1))
-
-
 def _weights(
     view: View, inputs: Sequence[str], members: Mapping[Axis, Member], sizes: Mapping[Axis, int]
 ) -> NDArray[np.float64]:
     """Mean square of what each channel is multiplied with; 1 where that is no constant."""
     for axis, member in members.items():
         if axis.value in inputs and view.is_constant(axis.value):
-            return _per_channel(_energy([view.constant(axis.value)], axis, sizes[axis]), member)
+            return member.total(_energy([view.constant(axis.value)], axis, sizes[axis]))
     return np.ones(())

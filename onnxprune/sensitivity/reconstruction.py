@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from onnxprune.coupling.footprints import block_shares
 from onnxprune.layers.readers import Reader
 
 __all__ = ["Elimination", "eliminate"]
@@ -92,9 +93,11 @@ def eliminate(readers: Sequence[Reader], blocks: NDArray[np.int64]) -> Eliminati
 def _cheapest(ranked: NDArray[np.int64], blocks: NDArray[np.int64]) -> list[int]:
     """Take the first channels, or the first of each block where there are several."""
     if blocks.any():
-        _, first = np.unique(blocks[ranked], return_index=True)
-        ranked = ranked[np.sort(first)]
-        return [int(channel) for channel in ranked]
+        firsts = [
+            np.flatnonzero(blocks[ranked] == block)[:share]
+            for block, share in enumerate(block_shares(blocks).tolist())
+        ]
+        return [int(channel) for channel in ranked[np.sort(np.concatenate(firsts))]]
     return [int(channel) for channel in ranked[: max(1, len(blocks) // _STEPS)]]
 
 

@@ -241,8 +241,8 @@ _NORMALIZATIONS = [
         "",
         {"x": X((2, 4, 3, 3)), "s": W((4,)), "b": W((4,))},
         {},
-        "x01 s0 b0 y01",
-        {"x23": _PLACES},
+        "x012 s0 b0 y012",
+        {"x3": _PLACES},
     ),
     OpCase(
         "LayerNormalization",

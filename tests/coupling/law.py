@@ -252,9 +252,14 @@ def _norm(bench: Bench, keeps: Keeps, how: str) -> list[Array]:
         gamma, *rest = given[2:]
         beta, bias = (*([np.zeros(())] if how == "rms" else []), *rest, np.zeros(()))[:2]
         x, vectors = x + given[1] + (bias if len(rest) else 0.0), [gamma, beta]
-    mask = keeps[Axis(node.outputs[0], x.ndim - 1)]
-    mean = x.mean(-1, keepdims=True, where=mask) if how == "norm" else 0.0
-    variance = ((x - mean) ** 2).mean(-1, keepdims=True, where=mask)
+    over: tuple[int, ...] = (-1,)
+    if node.op_type == "InstanceNormalization":
+        over = tuple(range(2, x.ndim))
+        vectors = [vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in vectors]
+    mask = keeps[Axis(node.outputs[0], over[0] % x.ndim)]
+    mask = mask.reshape(-1, *[1] * (len(over) - 1))
+    mean = x.mean(over, keepdims=True, where=mask) if how == "norm" else 0.0
+    variance = ((x - mean) ** 2).mean(over, keepdims=True, where=mask)
     y = (x - mean) / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
     y = y * vectors[0] + (vectors[1] if len(vectors) > 1 else 0.0)
     inverse = 1 / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))

@@ -165,8 +165,8 @@ def draw(rng: np.random.Generator, given: X) -> Array:
 
     f normal, d the same in float64, n with NaN, o with infinities, + positive, - negative,
     u in (-0.9, 0.9), p in (0, 1), g above 1, i, j and 8 integers, 1 and 5 that number, 2 and 4 that
-    number in int32, b truth values, t text; of quantized tensors s scales, z and B bytes (few and
-    all), q signed bytes, h signed halves of words, 0 no zero point, I biases.
+    number in int32, O zero in float32, b truth values, t text; of quantized tensors s scales, z and
+    B bytes (few and all), q signed bytes, h signed halves of words, 0 no zero point, I biases.
     """
     normal = rng.standard_normal(given.shape).astype(np.float32)
     uniform = rng.random(given.shape, np.float32)
@@ -184,6 +184,7 @@ def draw(rng: np.random.Generator, given: X) -> Array:
         "2": lambda: np.full(given.shape, 2, np.int32),
         "1": lambda: np.full(given.shape, 1),
         "5": lambda: np.full(given.shape, 5),
+        "O": lambda: np.zeros(given.shape, np.float32),
         "b": lambda: uniform > np.float32(0.5),
         "t": lambda: np.array(["a", "b", "ab", "ac", "c"])[rng.integers(0, 5, given.shape)].astype(
             object

@@ -269,7 +269,8 @@ def test_group_norm_written_as_instance_norm():
     y = net.reshape(y, -1, 8, 6, 6)
     y = net.op("Add", net.op("Mul", y, net.weight(8, 1, 1)), net.weight(8, 1, 1))
     looked = cuts_hold(_head(net, y, 8))
-    assert {(n, s) for n, _, s in looked.found} == {("c", 4)}  # whole groups of two
+    assert {(n, s) for n, _, s in looked.found} == {("c", 4), ("c#2", 8)}
+    assert [g.step for g in looked.coupling.groups] == [1, 4]  # whole groups, or one of each
 
 
 def test_local_response_norm_freezes():
@@ -288,7 +289,7 @@ def test_reflected_padding_of_places_is_harmless():
 
 
 def test_branch_into_an_unknown_operator_freezes_its_own_channels_only(monkeypatch):
-    monkeypatch.delitem(_registry.rule.known, ("", "Det"))
+    monkeypatch.delitem(_registry._RULES, ("", "Det"))
     net = Net()
     x = _image(net, size=4)
     a = net.conv(x, 3, 4, name="a")

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from onnxprune.coupling.relations import Axis, Contract, Split, Tie
-from onnxprune.coupling.rules import _registry, convolution, linear, normalization, pointwise
+from onnxprune.coupling.rules import (
+    _registry,
+    convolution,
+    linear,
+    normalization,
+    pointwise,
+    recurrent,
+)
 from tests.coupling import cases_frozen, cases_microsoft
 from tests.coupling.cases import CASES
 from tests.coupling.law import violations
@@ -18,7 +25,7 @@ _BY_NAME = {str(case): case for case in CASES}
 
 def _is_caught(monkeypatch, name, rule):
     case = _BY_NAME[name]
-    monkeypatch.setitem(_registry.rule.known, (case.domain, case.op), rule)
+    monkeypatch.setitem(_registry._RULES, (case.domain, case.op), rule)
     return any(found.startswith(("without", "refused")) for found in violations(case))
 
 
@@ -128,7 +135,46 @@ def _einsum_forgets_the_sum(op):
     yield Tie(Axis("b", 1), Axis("b", 1))
 
 
+def _swapped_directions(op):
+    """The second direction's units taken for the first's, in W alone."""
+    w, units = op.x(1), op.x(2).shape[2]
+    for relation in recurrent.recurrent(op):
+        if isinstance(relation, Tie) and relation.a == Axis(w.value, 1, 0):
+            index = (relation.b_index + units) % (2 * units)
+            yield Tie(relation.a, relation.b, relation.a_index, index)
+        else:
+            yield relation
+
+
+def _gates_side_by_side(op):
+    """Gates taken for one after the other within each unit."""
+    w, gates = op.x(1), op.x(1).shape[1] // op.x(2).shape[2]
+    for relation in recurrent.recurrent(op):
+        if isinstance(relation, Tie) and relation.a.plain == w.axis(1):
+            size = w.shape[1]
+            index = relation.a_index // size * (size // gates) + relation.a_index % size // gates
+            yield Tie(relation.a, relation.b, relation.a_index, index)
+        else:
+            yield relation
+
+
+def _blocks_of_outputs_for_inputs(op):
+    """The inputs of a grouped convolution in runs of the wrong length."""
+    for relation in convolution.conv(op):
+        if isinstance(relation, Split) and relation.axis == op.x(0).axis(1):
+            (group, _), (piece, place) = relation.factors
+            yield Split(relation.axis, ((group, place % 2), (piece, np.roll(place, 1))))
+        else:
+            yield relation
+
+
 _WRONG = [
+    ("LSTM-both-directions", _swapped_directions),
+    ("GRU-both-directions", _gates_side_by_side),
+    ("LSTM-both-directions", _without(recurrent.recurrent, _is_contract)),
+    ("Conv-grouped", _blocks_of_outputs_for_inputs),
+    ("InstanceNormalization", _without(normalization.instance_normalization, _is_contract)),
+    ("RMSNormalization", _without(normalization.rms_normalization, _is_contract)),
     ("LayerNormalization", _without(normalization.layer_normalization, _is_contract)),
     ("LayerNormalization", _alone(normalization.layer_normalization, "b[0]")),
     ("BatchNormalization", _alone(normalization.batch_normalization, "v[0]")),

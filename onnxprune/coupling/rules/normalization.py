@@ -32,10 +32,14 @@ def batch_normalization(op: Op) -> Iterator[Relation]:
 
 @rule("InstanceNormalization")
 def instance_normalization(op: Op) -> Iterator[Relation]:
-    """Statistics over the spatial axes of each channel: channels are independent."""
+    """Statistics over the axes behind the channels, which are independent.
+
+    GroupNormalization is written with groups for channels, and channels on the first axis behind.
+    """
     x, y = op.x(0), op.y()
-    for axis in (0, 1):
+    for axis in (0, 1, 2):
         yield Tie(x.axis(axis), y.axis(axis))
+    yield Contract(x.axis(2), 0, "norm")
     for vector in op.inputs[1:]:
         if vector is not None:
             yield Tie(vector.axis(0), y.axis(1))

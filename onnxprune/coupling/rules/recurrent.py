@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.coupling.relations import Axis, Balance, Contract, Free, Freeze, Relation, Tie
+from onnxprune.coupling.relations import Axis, Balance, Contract, Freeze, Relation, Tie
 from onnxprune.coupling.rules._registry import Op, Tensor, rule
 
 STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
@@ -29,10 +29,12 @@ def recurrent(op: Op) -> Iterator[Relation]:
     initial = [op.optional(slot) for slot in STATES[op.op_type]]
     for state in (s for s in (*initial, *op.outputs[1:]) if s is not None):
         yield from op.tie(x, 0 if first else 1, state, 0 if first else 1)
-        if state.uniform != 0.0:  # zeros can be left out
+        if state.uniform != 0.0:
             yield from _follow(op, state, 2, 1 if first else 0)
         else:
-            yield Free(state.axis(2))
+            yield Freeze(state.axis(2), "zeros, which are left out where units go")
+    if (lengths := op.optional(4)) is not None:
+        yield from op.tie(lengths, 0, x, 0 if first else 1)
     if (y := op.outputs[0]) is not None:
         yield from op.tie(x, 0 if first else 1, y, 0 if first else 2)
         yield from _follow(op, y, 3, 2 if first else 1)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import Node
-from onnxprune.registry import Registry
 from onnxprune.rewrite.keeps import Keeps, Mask
 from onnxprune.runtime.trace import Trace
 
@@ -74,11 +73,25 @@ class Site:
 
 
 Repair: TypeAlias = Callable[[Site], None]
-repairs: Registry[Repair] = Registry("repair")
+_REPAIRS: dict[tuple[str, str], Repair] = {}
+
+
+def repairs(*op_types: str, domain: str = "") -> Callable[[Repair], Repair]:
+    """Register a repair for operators; a second one for the same operator is a defect."""
+
+    def register(function: Repair) -> Repair:
+        for op_type in op_types:
+            if (domain, op_type) in _REPAIRS:
+                msg = f"two repairs for {op_type}"
+                raise ValueError(msg)
+            _REPAIRS[domain, op_type] = function
+        return function
+
+    return register
 
 
 def repair(site: Site) -> None:
     """Fill in the attributes and parameters that a node needs after the cut."""
-    function = repairs.lookup(site.node.domain, site.node.op_type)
+    function = _REPAIRS.get((site.node.domain, site.node.op_type))
     if function is not None:
         function(site)

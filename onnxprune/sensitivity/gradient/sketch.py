@@ -97,7 +97,7 @@ class Sketcher:
             for exit_ in self.derivative.exits.get(member.axis, ()):
                 rows = np.atleast_2d(found[exit_.value])
                 size, each = rows.shape[1], member.positions.shape[1]
-                change = rows[:, member.positions].sum(axis=2)
+                change = member.total(rows)
                 if exit_.shrinking:
                     change = change * (size / max(size - each, 1))
                 yield change, exit_.batch
