@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from scoring import Start, score
+from scoring import Start, peak_memory, score
 from shared_data import Network, own_networks, shared_networks
 
 from onnxprune.errors import OnnxPruneError
@@ -60,7 +60,7 @@ def one(name: str, ratio: float, given: argparse.Namespace) -> str:
             report = run(network.path, target, options)
         except OnnxPruneError as error:
             return f"{network.name:26} exit {error.exit_code}: {error}"
-        return row(network, report, target, start.spent())
+        return row(network, report, target, f"{start.spent()} {peak_memory():6.2f}")
 
 
 def networks() -> list[Network]:

@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    print(f"{'method':40} MACs  {'score':52} {'time':>6} {'CPU s':>6} {'GiB':>6}")
+    print(f"{'method':40} MACs  {'score':52} {'time':>6} {'CPU s':>6}")
     for net in given.net:
         for line in table(net, given):
             print(line, flush=True)

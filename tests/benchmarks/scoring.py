@@ -3,6 +3,7 @@
 import resource
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +38,12 @@ def classes(found: list[list[np.ndarray]]) -> NDArray[np.int64]:
     return np.concatenate([s.argmax(axis=-1) for s in scores])
 
 
+@cache
+def original(network: Network) -> list[list[np.ndarray]]:
+    """Return the outputs of the network itself on the scoring samples."""
+    return outputs(network.path, network.score()[0])
+
+
 def right(network: Network, target: Path) -> Right:
     """Say which of the labelled samples a model gets right."""
     inputs, labels = network.score()
@@ -53,7 +60,7 @@ def points(before: Right, after: Right) -> str:
 def score(network: Network, target: Path) -> str:
     """Say what the result lost: accuracy, or each output's relative L2 if nothing is labelled."""
     inputs, labels = network.score()
-    before, after = outputs(network.path, inputs), outputs(target, inputs)
+    before, after = original(network), outputs(target, inputs)
     if labels is None:
         change = [
             np.sqrt(
@@ -85,7 +92,11 @@ class Start:
         return cls(time.monotonic(), time.process_time())
 
     def spent(self) -> str:
-        """Seconds since, seconds of processor time, and the peak memory of the process in GiB."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        """Seconds by the clock since, and seconds of processor time."""
         wall, cpu = time.monotonic() - self.wall, time.process_time() - self.cpu
-        return f"{wall:6.0f} {cpu:6.0f} {peak:6.2f}"
+        return f"{wall:6.0f} {cpu:6.0f}"
+
+
+def peak_memory() -> float:
+    """Return the most memory this process has had, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

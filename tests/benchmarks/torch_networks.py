@@ -16,6 +16,7 @@ from torch import nn
 
 State = dict[str, torch.Tensor]
 _CLOSE = 1e-3  # of the largest output
+_SETTLING = 128  # samples: all go through at once
 
 
 class Block(nn.Module):
@@ -76,10 +77,11 @@ class Step(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.act(self.bn(self.conv(self.pad(x))))
 
-    def settle(self, x: torch.Tensor) -> None:
+    @staticmethod
+    def settle(step: "Step", given: tuple[torch.Tensor]) -> None:
         """Give the BatchNormalization the statistics of its input, and undo what they change."""
-        bn = self.bn
-        bn.running_var, bn.running_mean = torch.var_mean(self.conv(self.pad(x)), (0, 2, 3))
+        bn = step.bn
+        bn.running_var, bn.running_mean = torch.var_mean(step.conv(step.pad(*given)), (0, 2, 3))
         bn.weight.data = (bn.running_var + bn.eps).sqrt()
         bn.bias.data = bn.running_mean.clone()
 
@@ -100,13 +102,11 @@ class MobileNetV2(nn.Module):
             self.steps[number[1:]] = Step(node, state, clipped=bool(inner))
         self.last = max(map(int, self.steps))
 
-    def forward(self, x: torch.Tensor, *, settle: bool = False) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         carried = x
         for number in range(1, self.last + 1):
             if str(number) in self.steps:
                 step = self.steps[str(number)]
-                if settle:
-                    step.settle(x)
                 x = step(x)
                 ends = isinstance(step.act, nn.Identity)
             elif number == self.last - 1:
@@ -133,8 +133,11 @@ def rebuilt(path: Path, inputs: Inputs) -> ResNet20 | MobileNetV2:
         model.load_state_dict(state, strict=False)
     else:
         model = MobileNetV2(file, state)
+        hooks = [s.register_forward_pre_hook(Step.settle) for s in model.steps.values()]
         with torch.no_grad():
-            model.eval()(torch.from_numpy(inputs), settle=True)
+            model.eval()(torch.from_numpy(inputs[:_SETTLING]))
+        for hook in hooks:
+            hook.remove()
     model.eval()
     with torch.no_grad():
         ours = model(torch.from_numpy(inputs[:8])).numpy()
