@@ -69,6 +69,19 @@ class OutputChange:
                 parts.append(self._project(name, rows).ravel())
         return np.concatenate(parts) if parts else np.zeros(1, np.float32)
 
+    def samples(self, batch: int) -> NDArray[np.int64]:
+        """Number the sample of a batch that each dimension of its vector comes from.
+
+        Outputs without an axis of samples count for the first.
+        """
+        parts = []
+        for name in self._names:
+            clean = self._clean[batch][name]
+            rows = len(clean) if clean.ndim else 1
+            width = clean.size // rows if rows else 0
+            parts.append(np.repeat(np.arange(rows), min(width, _MOST)))
+        return np.concatenate(parts) if parts else np.zeros(1, np.int64)
+
     def _spread(self, name: str) -> float:
         """Root of the summed squared deviation over all samples and the outputs that count."""
         values = [np.asarray(batch[name], np.float64).ravel() for batch in self._clean]

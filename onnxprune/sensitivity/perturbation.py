@@ -2,11 +2,12 @@
 
 A channel's exit slices are zeroed by a gate in front of the operator that sums the channels up,
 which equals zeroing the slices of the initializers behind it. One session serves all channels of
-a group, and only the part of the graph downstream of the gates runs, from cached activations.
+a group, and only the part of the graph downstream of the gates runs, from cached activations of
+one batch at a time.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,16 +19,17 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.values import GroupSensitivity, Method, Sensitivity
+from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.sensitivity.workers import spread
 
-__all__ = ["Batches", "measure"]
+__all__ = ["Batches", "Setting", "measure"]
 
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
@@ -40,43 +42,98 @@ class Batches:
     select: Sequence[Feeds]
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every process needs to measure some of the groups.
+
+    Attributes
+    ----------
+    view : View
+    trace : Trace
+    coupling : Coupling
+    groups : tuple of Group
+    batches : Batches
+    levels : mapping of group name to int array
+        Kept widths that are measured.
+    outputs : tuple of str
+    """
+
+    view: View
+    trace: Trace
+    coupling: Coupling
+    groups: tuple[Group, ...]
+    batches: Batches
+    levels: Mapping[str, NDArray[np.int64]]
+    outputs: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """Cached activations of one group's suffix, for both kinds of samples."""
+    """One group's suffix, and what gives the activations that cross into it."""
 
     suffix: Suffix
-    fit: Sequence[Feeds]
-    select: Sequence[Feeds]
+    original: Session | None
 
 
-class _Measurer:
-    def __init__(
-        self, view: View, trace: Trace, coupling: Coupling, batches: Batches, outputs: Sequence[str]
-    ) -> None:
-        self.view, self.trace, self.coupling, self.batches = view, trace, coupling, batches
-        self.outputs = outputs
-        session = Session(with_outputs(view.real, outputs))
-        self.fit = OutputChange([session.run(feed, outputs) for feed in batches.fit])
-        self.select = OutputChange([session.run(feed, outputs) for feed in batches.select])
+class Measurer:
+    """Measures one group after the other.
+
+    Parameters
+    ----------
+    setting : Setting
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.view, self.trace, self.coupling = setting.view, setting.trace, setting.coupling
+        self.outputs, self.batches = setting.outputs, setting.batches
+        session = Session(with_outputs(self.view.real, self.outputs))
+        fit, select = self.batches.fit, self.batches.select
+        self.fit = OutputChange([session.run(feed, self.outputs) for feed in fit])
+        self.select = OutputChange([session.run(feed, self.outputs) for feed in select or fit])
+        self.steady = all(
+            feed[name].shape[1:] == self.trace.shapes[name][1:]
+            for feed in (*fit, *select)
+            for name in self.view.inputs
+        )
         self.runs = 0
 
+    def group(self, number: int, seconds: float) -> tuple[GroupSensitivity, int]:
+        """Order one group's channels and measure its curve; also count the runs.
+
+        Parameters
+        ----------
+        number : int
+            Of the group in the setting.
+        seconds : float
+            That the channels may take. What is known by then makes the order: fewer samples, or
+            activations if not even one batch fits.
+        """
+        self.runs = 0
+        deadline = time.monotonic() + seconds
+        group = self.setting.groups[number]
+        widths = self.setting.levels[group.name]
+        ready = self.prepare(group)
+        parts = list(self.parts(ready, group, deadline))
+        if parts:
+            found = self.ranked(group, parts)
+        else:
+            scores = activation_importance(self.view, self.coupling, group, self.exits(group))
+            order = group.balanced(np.argsort(scores, kind="stable"))
+            found = GroupSensitivity(order, scores, widths, np.zeros(0), "activation", samples=0)
+        gone = [found.order[: group.size - width] for width in widths]
+        errors = self.errors(ready, group, gone)
+        return replace(found, widths=widths, errors=np.maximum.accumulate(errors)), self.runs
+
     def prepare(self, group: Group) -> _Prepared:
-        """Make the session of a group and cache what crosses into it."""
+        """Make the session of a group."""
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
-        suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace.dtypes)
-        session = (
-            Session(with_outputs(self.view.real, suffix.boundary)) if suffix.boundary else None
-        )
-
-        def cached(feed: Feeds) -> Feeds:
-            inner = session.run(feed, suffix.boundary) if session is not None else {}
-            return {**inner, **{name: feed[name] for name in suffix.inputs}}
-
-        return _Prepared(
-            suffix, [cached(f) for f in self.batches.fit], [cached(f) for f in self.batches.select]
-        )
+        suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace, steady=self.steady)
+        inner = dict.fromkeys(v for v in suffix.boundary.values() if v not in self.view.inputs)
+        original = Session(with_outputs(self.view.real, [*inner])) if inner else None
+        return _Prepared(suffix, original)
 
     def exits(self, group: Group) -> list[Feeds]:
         """Return what the group's exits read in the original, as far as a run can show it."""
@@ -88,50 +145,61 @@ class _Measurer:
         session = Session(with_outputs(self.view.real, values))
         return [session.run(feed, values) for feed in self.batches.fit]
 
-    def change(
-        self, ready: _Prepared, group: Group, channels: Sequence[int], *, fit: bool
-    ) -> NDArray[np.float32]:
-        """Return the output change vector with some channels gone."""
-        masks = ready.suffix.gated.feeds(self.masks(group, channels))
-        caches, outputs = (ready.fit, self.fit) if fit else (ready.select, self.select)
-        self.runs += len(caches)
-        return np.concatenate(
-            [
-                outputs.vector(number, ready.suffix.run(cache, masks))
-                for number, cache in enumerate(caches)
-            ]
+    def parts(
+        self, ready: _Prepared, group: Group, deadline: float
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield each batch's change vectors of all channels, while time allows."""
+        masks = [self.masks(group, [channel]) for channel in range(group.size)]
+        for number, feed in enumerate(self.batches.fit):
+            start, rows = time.monotonic(), []
+            cache = ready.suffix.cache(ready.original, feed)
+            for mask in masks:
+                rows.append(self.fit.vector(number, ready.suffix.run(cache, mask)))
+                self.runs += 1
+                whole = (time.monotonic() - start) * group.size / len(rows)
+                if start + whole > deadline and len(rows) < group.size:
+                    return
+            yield np.stack(rows)
+
+    def ranked(self, group: Group, parts: Sequence[NDArray[np.float32]]) -> GroupSensitivity:
+        """Order channels by the vectors of the batches that there was time for."""
+        table = np.concatenate(parts, axis=1)
+        halves = np.zeros((2, group.size))
+        first = 0
+        for number, part in enumerate(parts):
+            samples = self.fit.samples(number) + first
+            first = int(samples.max(initial=first - 1)) + 1
+            for half in range(2):
+                halves[half] += (part[:, samples % 2 == half].astype(np.float64) ** 2).sum(axis=1)
+        fewer = first if len(parts) < len(self.batches.fit) else None
+        return GroupSensitivity(
+            order=group.balanced(greedy_order(table)),
+            scores=(table.astype(np.float64) ** 2).sum(axis=1),
+            widths=np.zeros(0, np.int64),
+            errors=np.zeros(0),
+            method="perturbation",
+            vectors=table,
+            halves=halves,
+            samples=fewer,
         )
 
     def masks(self, group: Group, channels: Sequence[int]) -> dict[Axis, Mask]:
         return keep_masks([(group, channels)], self.coupling.collected.sizes)
 
-    def error(self, ready: _Prepared, group: Group, gone: NDArray[np.int64]) -> float:
-        """Return the relative squared output change on the selection samples."""
-        if not len(gone):
-            return 0.0
-        change = self.change(ready, group, gone.tolist(), fit=False).astype(np.float64)
-        return float((change**2).sum())
-
-    def group(self, group: Group, widths: NDArray[np.int64], deadline: float) -> GroupSensitivity:
-        """Order one group's channels and measure its curve."""
-        ready = self.prepare(group)
-        vectors: list[NDArray[np.float32]] = []
-        start = time.monotonic()
-        for channel in range(group.size):
-            vectors.append(self.change(ready, group, [channel], fit=True))
-            spent = time.monotonic() - start
-            if start + spent / (channel + 1) * group.size > deadline and channel < group.size - 1:
-                break
-        if len(vectors) == group.size:
-            table = np.stack(vectors)
-            order = group.balanced(greedy_order(table))
-            scores = (table.astype(np.float64) ** 2).sum(axis=1)
-        else:
-            scores = activation_importance(self.view, self.coupling, group, self.exits(group))
-            order = group.balanced(np.argsort(scores, kind="stable"))
-        errors = [self.error(ready, group, order[: group.size - width]) for width in widths]
-        method: Method = "perturbation" if len(vectors) == group.size else "activation"
-        return GroupSensitivity(order, scores, widths, np.maximum.accumulate(errors), method)
+    def errors(
+        self, ready: _Prepared, group: Group, gone: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
+        """Return the relative squared output change on the selection samples, cut by cut."""
+        errors = np.zeros(len(gone))
+        masks = [self.masks(group, channels.tolist()) for channels in gone]
+        for number, feed in enumerate(self.batches.select):
+            cache = ready.suffix.cache(ready.original, feed)
+            for place, mask in enumerate(masks):
+                if mask:
+                    change = self.select.vector(number, ready.suffix.run(cache, mask))
+                    errors[place] += float((change.astype(np.float64) ** 2).sum())
+                    self.runs += 1
+        return errors
 
 
 def measure(
@@ -146,6 +214,7 @@ def measure(
     work: Mapping[str, float],
     time_limit: float,
     progress: Progress,
+    jobs: int = 1,
 ) -> Sensitivity:
     """Measure groups by exact perturbation, one channel at a time.
 
@@ -163,25 +232,41 @@ def measure(
     work : mapping of group name to float
         What perturbing all channels of a group takes, in units of its own.
     time_limit : float
-        Seconds. Each group gets its share by work; a group whose channels do not fit into its
-        share (and what groups before it left over) is ordered by activation importance.
+        Seconds. Each group gets its share by work, and what groups before it left over. A group
+        that does not fit is ordered from fewer samples, or by activation importance if not even
+        one batch can be perturbed.
     progress : Progress
+    jobs : int
+        Processes of one thread; the figures do not depend on it.
 
     Returns
     -------
     Sensitivity
     """
-    measurer = _Measurer(view, trace, coupling, batches, outputs)
-    start = time.monotonic()
+    levels = {g.name: measured_levels(widths[g.name], g.size) for g in groups}
+    ordered = tuple(sorted(groups, key=lambda g: work[g.name]))
+    setting = Setting(view, trace, coupling, ordered, batches, levels, tuple(outputs))
     remaining = sum(work[group.name] for group in groups)
+    end = time.monotonic() + _SHARE * time_limit
+
+    def share(number: int) -> float:
+        """Give a group its share of the time that is left."""
+        nonlocal remaining
+        own = work[ordered[number].name]
+        seconds = max(end - time.monotonic(), 0.0) * jobs * own / max(remaining, 1e-9)
+        remaining -= own
+        return min(seconds, max(end - time.monotonic(), 0.0)) if jobs > 1 else seconds
+
     found: dict[str, GroupSensitivity] = {}
-    for group in progress.track(sorted(groups, key=lambda g: work[g.name]), len(groups), "groups"):
-        now = time.monotonic()
-        left = max(start + _SHARE * time_limit - now, 0.0)
-        deadline = now + left * work[group.name] / max(remaining, 1e-9)
-        found[group.name] = measurer.group(
-            group, measured_levels(widths[group.name], group.size), deadline
-        )
-        remaining -= work[group.name]
-    samples = sum(map(batch_size, batches.fit))
-    return Sensitivity(found, samples, measurer.runs)
+    runs = 0
+    results = spread(Measurer, setting, len(ordered), share, jobs)
+    for number, (result, count) in progress.track(results, len(ordered), "groups"):
+        found[ordered[number].name] = result
+        runs += count
+    samples = sum(_length(feed) for feed in batches.fit)
+    return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs)
+
+
+def _length(feed: Feeds) -> int:
+    first = next(iter(feed.values()))
+    return len(first) if first.ndim else 1

@@ -34,6 +34,10 @@ class GroupSensitivity:
         Where the order comes from.
     vectors : float32 array, shape (channels, dims), optional
         Output changes that add up: the squared norm of a sum is about the joint change.
+    halves : float array, shape (2, channels), optional
+        Scores from every other sample, and from the rest.
+    samples : int
+        That the order was made from, where that is fewer than was asked for: time was up.
     """
 
     order: NDArray[np.int64]
@@ -42,6 +46,8 @@ class GroupSensitivity:
     errors: NDArray[np.float64]
     method: Method
     vectors: NDArray[np.float32] | None = None
+    halves: NDArray[np.float64] | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -242,10 +242,12 @@ def test_a_removal_that_makes_the_output_nan_is_the_dearest(tmp_path):
 def test_masks_only_touch_the_groups_axes(tmp_path):
     found = nets.look(nets.residual(), tmp_path)
     given = naive.batches(found)
-    measurer = perturbation._Measurer(
-        found.view, found.traces[0], found.coupling, given, found.view.outputs
-    )
     group = nets.group_of(found, "Conv_2")
+    measurer = perturbation.Measurer(
+        perturbation.Setting(
+            found.view, found.traces[0], found.coupling, (group,), given, {}, found.view.outputs
+        )
+    )
     masks = measurer.masks(group, [1])
     assert set(masks) == {m.axis for m in group.members}
     assert all((~mask).sum() == 1 for mask in masks.values())
