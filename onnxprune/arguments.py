@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from onnxprune.errors import UsageError
-from onnxprune.options import Options
+from onnxprune.options import Choice, Options
 
 __all__ = [
     "Batch",
@@ -20,6 +20,7 @@ __all__ = [
     "Exclude",
     "Force",
     "InputShape",
+    "Jobs",
     "Json",
     "Labels",
     "Latency",
@@ -28,6 +29,7 @@ __all__ = [
     "Macs",
     "MaxDrop",
     "MaybeTarget",
+    "Method",
     "Metric",
     "MultipleOf",
     "NoVerify",
@@ -123,7 +125,11 @@ LatencyTable = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where this machine's operator times are kept."),
+    typer.Option(
+        metavar="DIR",
+        help="Where this machine's operator times are kept, and measured groups, so that a "
+        "measurement that was broken off goes on.",
+    ),
 ]
 MaxDrop = Annotated[
     float | None,
@@ -187,6 +193,15 @@ Recover = Annotated[
     typer.Option(
         "--recover/--no-recover", help="Refit the kept weights to the original, or leave them."
     ),
+]
+Method = Annotated[
+    Choice,
+    typer.Option(
+        help="How channels are measured; auto takes what is exact or meant for a refit, in time."
+    ),
+]
+Jobs = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Processes that perturb channels, a thread each.")
 ]
 Pairs = Annotated[int, typer.Option(metavar="N", min=2, help="Pairs of fresh sessions.")]
 Runs = Annotated[int, typer.Option(metavar="N", min=1, help="Timed readings per session.")]

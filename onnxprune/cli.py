@@ -20,6 +20,7 @@ from onnxprune.arguments import (
     Exclude,
     Force,
     InputShape,
+    Jobs,
     Json,
     Labels,
     Latency,
@@ -28,6 +29,7 @@ from onnxprune.arguments import (
     Macs,
     MaxDrop,
     MaybeTarget,
+    Method,
     Metric,
     MultipleOf,
     NoVerify,
@@ -106,6 +108,8 @@ def run(
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
     recover: Recover = _DEFAULTS.recover,
+    method: Method = _DEFAULTS.method,
+    jobs: Jobs = _DEFAULTS.jobs,
     time_limit: TimeLimit = _DEFAULTS.time_limit,
     threads: Threads = _DEFAULTS.threads,
     provider: Provider = _DEFAULTS.provider,
@@ -168,6 +172,33 @@ def inspect(
 
     work = partial(pipeline.inspect, source, options, verify=not no_verify)
     answer(work, json, quiet)
+
+
+@app.command()
+def sensitivity(
+    source: Source,
+    *,
+    data: Data = None,
+    loader: Loader = None,
+    exclude: Exclude = None,
+    samples: Samples = _DEFAULTS.samples,
+    seed: Seed = _DEFAULTS.seed,
+    recover: Recover = _DEFAULTS.recover,
+    method: Method = _DEFAULTS.method,
+    jobs: Jobs = _DEFAULTS.jobs,
+    time_limit: TimeLimit = _DEFAULTS.time_limit,
+    cache: Cache = None,
+    input_shape: InputShape = None,
+    dim: Dim = None,
+    json: Json = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what every channel of IN is worth, and how far to trust that. Nothing is cut."""
+    options = read_options(locals())
+    keep_apart({"--json": json_path(json)}, (source, data))
+    from onnxprune import pipeline
+
+    answer(partial(pipeline.sensitivity, source, options), json, quiet)
 
 
 @app.command()

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["Options", "Trials"]
+__all__ = ["Choice", "Options", "Trials"]
+
+Choice = Literal["auto", "perturbation", "gradient", "reconstruction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,12 @@ class Options:
     latency_table : Path, optional
         Measured on the target device; this machine's own otherwise.
     cache : Path, optional
-        Where this machine's latency table is kept; the user's cache folder otherwise.
+        Where this machine's latency table is kept (the user's cache folder otherwise), and what was
+        measured of each group (nowhere otherwise).
+    method : str
+        Of measuring: auto, perturbation, gradient or reconstruction.
+    jobs : int
+        Processes that perturb channels.
     max_drop : float, optional
         The most quality that may be lost, in the metric; by itself: prune as far as it allows.
     metric : tuple of str
@@ -61,6 +69,8 @@ class Options:
     latency: float | None = None
     latency_table: Path | None = None
     cache: Path | None = None
+    method: Choice = "auto"
+    jobs: int = 1
     max_drop: float | None = None
     metric: tuple[str, ...] = ()
     labels: str | None = None

@@ -29,6 +29,7 @@ from onnxprune.quality.drop import describe
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise, promise_of, unlimited
+from onnxprune.ranking import sensitivity
 from onnxprune.recovery.recover import Recovered
 from onnxprune.recovery.retune import lifelike, restored
 from onnxprune.report.json import dumps
@@ -43,14 +44,14 @@ from onnxprune.search.front import front
 from onnxprune.search.search import search
 from onnxprune.search.stages import repaired, timed
 from onnxprune.selection.budget import budget_of
+from onnxprune.selection.measuring import measure_groups
 from onnxprune.selection.pace import paced
-from onnxprune.selection.select import measure_groups
 from onnxprune.selection.settle import Settled, candidates
 from onnxprune.selection.widths import excluded
 from onnxprune.sensitivity.values import Sensitivity
 from onnxprune.timing import bench
 
-__all__ = ["apply", "bench", "inspect", "run", "verify"]
+__all__ = ["apply", "bench", "inspect", "run", "sensitivity", "verify"]
 
 
 def run(

@@ -12,11 +12,11 @@ import typer
 
 from onnxprune.errors import OnnxPruneError, UsageError
 from onnxprune.progress import Silent
-from onnxprune.report.values import BenchReport, Inspection, Report, VerifyReport
+from onnxprune.report.values import BenchReport, Inspection, Ranking, Report, VerifyReport
 
 __all__ = ["answer", "exit_code", "json_path", "keep_apart"]
 
-AnyReport = TypeVar("AnyReport", Report, Inspection, BenchReport, VerifyReport)
+AnyReport = TypeVar("AnyReport", Report, Inspection, Ranking, BenchReport, VerifyReport)
 _INTERRUPTED = 130
 
 
@@ -84,7 +84,7 @@ def answer(
 
 
 def _show(
-    report: Report | Inspection | BenchReport | VerifyReport,
+    report: Report | Inspection | Ranking | BenchReport | VerifyReport,
     stream: TextIO,
     paths: Mapping[str, Path | None],
 ) -> None:

@@ -37,7 +37,7 @@ from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["noise", "notes", "report", "synthetic", "types"]
+__all__ = ["noise", "notes", "report", "synthetic", "types", "versions"]
 
 _SYNTHETIC = (
     "no --data: measured on synthetic inputs, which say little about real ones; "
@@ -139,7 +139,7 @@ def report(
         options={n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()},
         seconds={},
         seed=options.seed,
-        versions=_versions(),
+        versions=versions(),
         warnings=[
             *synthetic(found),
             *types(found),
@@ -250,7 +250,8 @@ def _changes(
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what figures depend on."""
     return {
         "onnxprune": __version__,
         "onnx": onnx.__version__,

@@ -111,6 +111,7 @@ def test_schemas_are_where_it_says():
         "latency-1.json",
         "plan-1.json",
         "report-1.json",
+        "sensitivity-1.json",
         "verify-1.json",
     ]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,8 @@ from onnxprune.report.values import (
     GroupInfo,
     Inspection,
     Lossless,
+    RankedGroup,
+    Ranking,
     Ratios,
     Report,
     VerifyReport,
@@ -30,7 +33,7 @@ _MOST_GROUPS = 15
 
 
 def print_report(
-    report: Report | Inspection | BenchReport | VerifyReport,
+    report: Report | Inspection | Ranking | BenchReport | VerifyReport,
     file: TextIO,
     *,
     written: Sequence[str] = (),
@@ -39,7 +42,7 @@ def print_report(
 
     Parameters
     ----------
-    report : Report, Inspection, BenchReport or VerifyReport
+    report : Report, Inspection, Ranking, BenchReport or VerifyReport
     file : text stream
         Colour and lines are drawn only where it is a terminal.
     written : sequence of str
@@ -52,6 +55,8 @@ def print_report(
                 _report(page, report)
             case Inspection():
                 _inspection(page, report)
+            case Ranking():
+                _ranking(page, report)
             case BenchReport():
                 _bench(page, report)
             case VerifyReport():
@@ -238,6 +243,56 @@ def _group_row(found: Inspection, group: GroupInfo) -> Sequence[str]:
         _percent(group.macs, found.macs),
         _yes(group.exact),
         "-" if group.verified is None else _yes(group.verified),
+    )
+
+
+def _ranking(page: _Page, found: Ranking) -> None:
+    page.say(
+        f"{found.source}: {len(found.groups)} groups, {found.samples} samples, "
+        f"at the cost of {found.forwards:,.0f} passes over them"
+    )
+    for reason in found.reasons:
+        page.say(f"method: {reason}")
+    for pair in found.agreement:
+        page.say(
+            f"agreement: {pair.first} with {pair.second}, rank correlation {pair.spearman:.2f} "
+            f"({pair.channels} channels)"
+        )
+    if found.stability is not None:
+        page.say(f"stability: two halves of the samples rank alike to {found.stability:.2f}")
+    page.heading("relative output error without a quarter and a half of each group")
+    rows = sorted(found.groups, key=lambda g: _loss(g, 0.5))
+    page.table(
+        (
+            "group",
+            "kind",
+            ">channels",
+            "method",
+            ">1/4 gone",
+            ">1/2 gone",
+            ">stable",
+            "first to go",
+        ),
+        (_ranked_row(group) for group in rows),
+    )
+    page.say()
+
+
+def _loss(group: RankedGroup, share: float) -> float:
+    """Root of the squared error with a share of the channels gone, between measured widths."""
+    squared = np.interp((1 - share) * group.channels, group.widths[::-1], group.errors[::-1])
+    return float(np.sqrt(squared))
+
+
+def _ranked_row(group: RankedGroup) -> Sequence[str]:
+    return (
+        _short(group.name, 22),
+        group.kind,
+        str(group.channels),
+        f"{group.method}{'*' if group.partial else ''}",
+        f"{_loss(group, 0.25):.3f}",
+        f"{_loss(group, 0.5):.3f}",
+        "-" if group.stability is None else f"{group.stability:.2f}",
     )
 
 

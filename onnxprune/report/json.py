@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import InputError, UsageError
-from onnxprune.report.values import BenchReport, GroupInfo, Inspection, Report, VerifyReport
+from onnxprune.report.values import (
+    BenchReport,
+    GroupInfo,
+    Inspection,
+    Ranking,
+    Report,
+    VerifyReport,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,12 +32,15 @@ FORMATS: dict[type, str] = {
     Report: "onnxprune-report/1",
     Inspection: "onnxprune-inspect/1",
     BenchReport: "onnxprune-bench/1",
+    Ranking: "onnxprune-sensitivity/1",
     VerifyReport: "onnxprune-verify/1",
 }
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.e+-]+(?:,\n\s*-?[\d.e+-]+)*)\n\s*\]")
 
 
-def to_json(report: Report | Inspection | BenchReport | VerifyReport) -> dict[str, object]:
+def to_json(
+    report: Report | Inspection | Ranking | BenchReport | VerifyReport,
+) -> dict[str, object]:
     """Return a report as plain dicts, lists, strings and numbers, ``format`` first.
 
     Numbers that JSON cannot hold (NaN, infinities) become None.

@@ -1,31 +1,19 @@
-"""Measure, then choose: from groups and a budget to the channels that go."""
+"""From measured groups and a budget to the channels that go."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
-from onnxprune.data.splits import Splits
-from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
-from onnxprune.progress import Progress
-from onnxprune.recovery.recover import enough
-from onnxprune.runtime.session import Feeds, Session
 from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.widths import allowed_widths
-from onnxprune.sensitivity.narrowed import measure_narrowed
-from onnxprune.sensitivity.perturbation import Batches, measure
-from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Selection", "choose", "measure_groups"]
+__all__ = ["Selection", "choose"]
 
 _MULTIPLES = (4, 1)  # tried in this order: convolutions leave their fast layout off multiples of 4
-_BATCH = 32
-_FEWEST, _MEMORY = 8, 1 << 30  # samples that channels are perturbed on; bytes of cached activations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,51 +37,6 @@ class Selection:
     steps: Mapping[str, int]
     reached: Mapping[str, float]
     removed: tuple[tuple[Group, tuple[int, ...]], ...]
-
-
-def measure_groups(
-    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options, progress: Progress
-) -> Sensitivity:
-    """Measure what every group's channels are worth, within the time limit."""
-    progress.stage("measure")
-    sizes = found.coupling.collected.sizes
-    widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
-    outputs = float_frontier(found.view, found.traces[0])
-    every = Batches(_batches(found, splits.fit), _batches(found, splits.select))
-    known: dict[str, GroupSensitivity] = {}
-    if options.recover and enough(splits):
-        # What is refitted afterwards should be chosen for that.
-        known = measure_narrowed(
-            found.view,
-            found.traces[0],
-            found.coupling,
-            groups,
-            every,
-            outputs=outputs,
-            seed=options.seed,
-            progress=progress,
-        )
-    slow = [group for group in groups if group.name not in known]
-    if not slow:
-        return Sensitivity(known, 0, 0)
-    work = {group.name: group.size * _downstream(found, group) for group in slow}
-    count = _samples(found, sum(work.values()), len(splits.fit), options.time_limit)
-    measured = measure(
-        found.view,
-        found.traces[0],
-        found.coupling,
-        slow,
-        Batches(
-            _batches(found, splits.fit[:count]),
-            _batches(found, splits.select[: max(count, _FEWEST)]),
-        ),
-        widths,
-        outputs=outputs,
-        work=work,
-        time_limit=options.time_limit,
-        progress=progress,
-    )
-    return replace(measured, groups={**known, **measured.groups})
 
 
 def choose(
@@ -140,50 +83,3 @@ def _without_free(
         narrow = min(width for width in widths[group.name] if width >= left)
         most[group.name] = min(narrow, start.get(group.name, group.size))
     return most
-
-
-def _batches(found: Analysis, indices: np.ndarray) -> list[Feeds]:
-    return list(found.samples.feeds(indices, _BATCH))
-
-
-def _downstream(found: Analysis, group: Group) -> float:
-    """Share of the model's MACs that lie downstream of a group, never quite nothing."""
-    view = found.view
-    waiting = [member.axis.value for member in group.members]
-    seen: set[int] = set()
-    while waiting:
-        for edge in view.consumers.get(waiting.pop(), ()):
-            number = edge.node
-            while number >= 0 and number not in seen:  # a body's node makes its owner's outputs
-                seen.add(number)
-                node = view.by_index[number]
-                waiting.extend(node.outputs)
-                waiting.extend(v for body in node.bodies.values() for v in body.inputs)
-                number = node.owner
-    names = {view.by_index[index].name for index in seen}
-    below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
-    return 0.02 + below / max(found.costs.total.macs, 1.0)
-
-
-def _samples(found: Analysis, forwards: float, available: int, limit: float) -> int:
-    """Choose how many samples to perturb on: what the time limit and memory allow."""
-    feed = next(iter(found.samples.feeds(range(min(_FEWEST, len(found.samples))), _FEWEST)))
-    session = Session(found.view.real)
-    session.run(feed)
-    seconds = _seconds(session, feed) / _FEWEST
-    trace = found.traces[0]
-    batch = max(next(iter(found.probes[0].values())).shape[:1] or (1,))
-    activations = sum(
-        4 * int(np.prod(shape))
-        for value, shape in trace.shapes.items()
-        if not found.view.is_constant(value)
-    ) / max(batch, 1)
-    by_time = 0.5 * limit / max(forwards * seconds, 1e-9)
-    by_memory = _MEMORY / max(activations, 1.0)
-    return int(np.clip(min(by_time, by_memory), min(_FEWEST, available), available))
-
-
-def _seconds(session: Session, feed: Feeds) -> float:
-    start = time.process_time()
-    session.run(feed)
-    return time.process_time() - start

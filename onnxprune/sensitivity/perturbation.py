@@ -7,7 +7,7 @@ one batch at a time.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -215,6 +215,7 @@ def measure(
     time_limit: float,
     progress: Progress,
     jobs: int = 1,
+    done: Callable[[str, GroupSensitivity], None] | None = None,
 ) -> Sensitivity:
     """Measure groups by exact perturbation, one channel at a time.
 
@@ -238,6 +239,8 @@ def measure(
     progress : Progress
     jobs : int
         Processes of one thread; the figures do not depend on it.
+    done : callable, optional
+        Told each group as soon as it is measured.
 
     Returns
     -------
@@ -246,25 +249,33 @@ def measure(
     levels = {g.name: measured_levels(widths[g.name], g.size) for g in groups}
     ordered = tuple(sorted(groups, key=lambda g: work[g.name]))
     setting = Setting(view, trace, coupling, ordered, batches, levels, tuple(outputs))
-    remaining = sum(work[group.name] for group in groups)
-    end = time.monotonic() + _SHARE * time_limit
-
-    def share(number: int) -> float:
-        """Give a group its share of the time that is left."""
-        nonlocal remaining
-        own = work[ordered[number].name]
-        seconds = max(end - time.monotonic(), 0.0) * jobs * own / max(remaining, 1e-9)
-        remaining -= own
-        return min(seconds, max(end - time.monotonic(), 0.0)) if jobs > 1 else seconds
-
+    shares = _Shares([work[group.name] for group in ordered], _SHARE * time_limit, jobs)
     found: dict[str, GroupSensitivity] = {}
     runs = 0
-    results = spread(Measurer, setting, len(ordered), share, jobs)
+    results = spread(Measurer, setting, len(ordered), shares.give, jobs)
     for number, (result, count) in progress.track(results, len(ordered), "groups"):
         found[ordered[number].name] = result
         runs += count
+        if done is not None:
+            done(ordered[number].name, result)
     samples = sum(_length(feed) for feed in batches.fit)
     return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs)
+
+
+class _Shares:
+    """Parts of the time by work: what earlier groups leave over, later ones may take."""
+
+    def __init__(self, work: Sequence[float], seconds: float, jobs: int) -> None:
+        self._work, self._jobs = work, jobs
+        self._remaining = sum(work)
+        self._end = time.monotonic() + seconds
+
+    def give(self, number: int) -> float:
+        """Return the seconds that a group may take from now on."""
+        left = max(self._end - time.monotonic(), 0.0)
+        share = self._work[number] / max(self._remaining, 1e-9)
+        self._remaining -= self._work[number]
+        return left * min(share * self._jobs, 1.0)
 
 
 def _length(feed: Feeds) -> int:

@@ -65,6 +65,8 @@ class Sensitivity:
         Rank correlation of estimated scores with a few exact ones.
     free : mapping of group name to int
         How many channels of a group's order, the first ones, can go without changing anything.
+    reasons : tuple of str
+        Which method measured how many groups, and why.
     """
 
     groups: Mapping[str, GroupSensitivity]
@@ -72,3 +74,4 @@ class Sensitivity:
     runs: int
     agreement: float | None = None
     free: Mapping[str, int] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import pytest
 
 from onnxprune.options import Options
 from onnxprune.report.values import (
+    Agreement,
     BenchReport,
     Certified,
     Coverage,
@@ -17,6 +18,8 @@ from onnxprune.report.values import (
     Inspection,
     Judged,
     Latency,
+    RankedGroup,
+    Ranking,
     Ratios,
     RemovedPositions,
     Report,
@@ -110,3 +113,32 @@ def bench():
 @pytest.fixture
 def verified():
     return VerifyReport("in.onnx", "out.onnx", 1.2e-6, 2, True, [], ok=True)
+
+
+@pytest.fixture
+def ranking():
+    return Ranking(
+        source="in.onnx",
+        method="auto",
+        reasons=["2 groups by perturbation on 64 samples: exact, and fits the time limit"],
+        groups=[
+            RankedGroup(
+                "conv1", "filter", 4, "perturbation", 64, False, 0.93, [2, 0, 1, 3],
+                [0.1, 0.2, 0.05, 0.5], [4, 2, 1], [0.0, 0.16, 0.36],
+            ),
+            RankedGroup(
+                "fc", "neuron", 2, "activation", 0, True, None, [1, 0], [0.3, 0.1], [2, 1],
+                [0.0, 0.04],
+            ),
+        ],
+        samples=64,
+        forwards=12.5,
+        agreement=[Agreement("perturbation", "reconstruction", 4, 0.8)],
+        stability=0.93,
+        partial=True,
+        dims={"batch": 1},
+        seed=0,
+        seconds={"measure": 0.1},
+        versions={"onnx": "1.23.0"},
+        warnings=["time was up"],
+    )  # fmt: skip

@@ -42,7 +42,7 @@ PLAN = {
 }
 
 
-@pytest.fixture(params=["report", "inspection", "bench", "verified"])
+@pytest.fixture(params=["report", "inspection", "ranking", "bench", "verified"])
 def any_report(request):
     return request.getfixturevalue(request.param)
 

@@ -43,6 +43,7 @@ def measure(
     work: Mapping[str, float],
     time_limit: float,
     progress: Progress,
+    jobs: int = 1,
     cotangents: int | None = None,
     check: bool = True,
     seed: int = 0,
@@ -53,9 +54,9 @@ def measure(
 
     Parameters
     ----------
-    view, trace, coupling, groups, batches, widths, outputs, work, time_limit, progress
-        As for `perturbation.measure`; without narrower widths there is no curve, and the time
-        limit holds for curves and for groups that fall back.
+    view, trace, coupling, groups, batches, widths, outputs, work, time_limit, progress, jobs
+        As for `perturbation.measure`, which takes ``jobs`` for what falls back; without narrower
+        widths there is no curve.
     cotangents : int, optional
         Per sample; 4 by default, up to 8 where samples are few.
     check : bool
@@ -65,10 +66,9 @@ def measure(
     Returns
     -------
     Sensitivity
-        Its ``agreement`` is the rank correlation with the exact removals.
+        With ``agreement``: the rank correlation with the exact removals.
     """
-    deadline = time.monotonic() + time_limit
-    rng = np.random.default_rng(seed)
+    deadline, rng = time.monotonic() + time_limit, np.random.default_rng(seed)
     made = sketch(
         view, trace, coupling, groups, batches.fit,
         outputs=outputs, count=cotangents, checked=check, rng=rng,
@@ -82,10 +82,10 @@ def measure(
     runs = made.passes + exact.runs
     if slow := [g for g in groups if g.name not in made.vectors]:
         _tell(slow, made, progress)
-        left = max(deadline - time.monotonic(), 0.0)
+        left, kept = max(deadline - time.monotonic(), 0.0), {**dict.fromkeys(work, ()), **widths}
         rest = perturbation.measure(
-            view, trace, coupling, slow, batches, {g.name: widths.get(g.name, ()) for g in slow},
-            outputs=outputs, work=work, time_limit=left, progress=progress,
+            view, trace, coupling, slow, batches, kept, outputs=outputs, work=work,
+            time_limit=left, progress=progress, jobs=jobs,
         )  # fmt: skip
         found |= rest.groups
         runs += rest.runs

@@ -1,0 +1,237 @@
+"""Which method measures which groups, on how many samples, and what is known already."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune import __version__
+from onnxprune.analysis import Analysis
+from onnxprune.coupling.groups import Group
+from onnxprune.data.splits import Splits
+from onnxprune.model.frontier import float_frontier
+from onnxprune.options import Options
+from onnxprune.progress import Progress
+from onnxprune.recovery.recover import enough
+from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
+from onnxprune.selection.widths import allowed_widths
+from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity.gradient import measure as gradient
+from onnxprune.sensitivity.narrowed import measure_narrowed
+from onnxprune.sensitivity.perturbation import Batches
+from onnxprune.sensitivity.store import Store, fingerprint
+from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+
+__all__ = ["Task", "measure_groups"]
+
+_BATCH = 32
+_MEMORY = 1 << 30  # bytes of activations in one batch
+_FEWEST, _ENOUGH = 8, 32  # samples that channels are perturbed on: ever, and before gradients
+_SHARE = 0.5  # of the time limit that perturbing is planned to take
+
+
+def measure_groups(
+    found: Analysis, groups: Sequence[Group], splits: Splits, options: Options, progress: Progress
+) -> Sensitivity:
+    """Measure what every group's channels are worth, within the time limit.
+
+    Raises
+    ------
+    UsageError
+        If a cache that was asked for cannot be written.
+    """
+    progress.stage("measure")
+    task = Task(found, tuple(groups), splits, options, progress)
+    known = task.recalled()
+    reasons = [f"{len(known)} groups from the cache"] if known else []
+    left = [g for g in groups if g.name not in known]
+    measured = Sensitivity({}, 0, 0)
+    if left and task.refits:
+        refitted = task.narrowed(left)
+        known |= refitted
+        if refitted:
+            reasons.append(
+                f"{_count(refitted)} by reconstruction: only linear layers read them, and these "
+                + ("are refitted after the cut" if options.recover else "are what was asked for")
+            )
+        left = [g for g in left if g.name not in refitted]
+    if left:
+        measured, why = task.rest(left)
+        reasons.append(why)
+    for reason in reasons if options.method == "auto" else ():
+        progress.note(f"method: {reason}")
+    every = {**known, **measured.groups}
+    return replace(measured, groups={g.name: every[g.name] for g in groups}, reasons=tuple(reasons))
+
+
+def _count(groups: Mapping[str, object] | Sequence[object]) -> str:
+    return f"{len(groups)} group{'s' if len(groups) != 1 else ''}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Groups to be measured on some samples."""
+
+    found: Analysis
+    groups: tuple[Group, ...]
+    splits: Splits
+    options: Options
+    progress: Progress
+
+    @property
+    def refits(self) -> bool:
+        """Whether groups that linear layers read are ordered for a refit."""
+        method = self.options.method
+        chosen = method == "auto" and self.options.recover and enough(self.splits)
+        return chosen or method == "reconstruction"
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Values whose change counts."""
+        return tuple(float_frontier(self.found.view, self.found.traces[0]))
+
+    @cached_property
+    def widths(self) -> Mapping[str, Sequence[int]]:
+        """What every group may be narrowed to."""
+        sizes = self.found.coupling.collected.sizes
+        return {g.name: allowed_widths(g, 1, sizes) for g in self.groups}
+
+    @cached_property
+    def size(self) -> int:
+        """Samples per batch: as many as keep its activations within memory."""
+        trace, view = self.found.traces[0], self.found.view
+        batch = max(next(iter(self.found.probes[0].values())).shape[:1] or (1,))
+        activations = sum(
+            4 * int(np.prod(shape))
+            for value, shape in trace.shapes.items()
+            if not view.is_constant(value)
+        ) / max(batch, 1)
+        return int(np.clip(_MEMORY / max(activations, 1.0), 1, _BATCH))
+
+    def batches(self, most: int | None = None) -> Batches:
+        """Return the samples to fit and to select on, at most so many of each."""
+        held = self.splits.select[: None if most is None else max(most, _FEWEST)]
+        return Batches(self.feeds(self.splits.fit[:most]), self.feeds(held))
+
+    def feeds(self, indices: NDArray[np.int64]) -> list[Feeds]:
+        """Return samples in batches."""
+        return list(self.found.samples.feeds(indices, self.size))
+
+    @cached_property
+    def store(self) -> Store | None:
+        """Where groups are kept, if anywhere."""
+        if self.options.cache is None:
+            return None
+        every = self.batches()
+        chosen = (self.options.method, self.options.recover, self.options.seed)
+        settings = (*chosen, self.outputs, sorted(self.widths.items()))
+        texts = (self.found.model.sha256, repr(settings), __version__, RUNTIME_VERSION)
+        return Store(self.options.cache, fingerprint(texts, (*every.fit, *every.select)))
+
+    def recalled(self) -> dict[str, GroupSensitivity]:
+        """Return the groups that the cache knows; spoilt files are passed over."""
+        known = {}
+        for group in self.groups if self.store is not None else ():
+            try:
+                found = self.store.load(group) if self.store is not None else None
+            except ValueError as error:
+                self.progress.note(f"cache: what was kept of {group.name} is ignored: {error}")
+                continue
+            if found is not None:
+                known[group.name] = found
+        return known
+
+    def _keep(self, name: str, found: GroupSensitivity) -> None:
+        if self.store is not None:
+            self.store.save(next(g for g in self.groups if g.name == name), found)
+
+    def narrowed(self, groups: Sequence[Group]) -> dict[str, GroupSensitivity]:
+        """Measure by reconstruction the groups that only linear layers read."""
+        seen = measure_narrowed(
+            self.found.view,
+            self.found.traces[0],
+            self.found.coupling,
+            groups,
+            self.batches(),
+            outputs=self.outputs,
+            seed=self.options.seed,
+            progress=self.progress,
+        )
+        for name, group in seen.items():
+            self._keep(name, group)
+        return seen
+
+    def rest(self, groups: Sequence[Group]) -> tuple[Sensitivity, str]:
+        """Perturb, or sketch by gradients what cannot be perturbed in time; also say why."""
+        work = {group.name: group.size * _downstream(self.found, group) for group in groups}
+        affordable = self._affordable(sum(work.values()))
+        available = len(self.splits.fit)
+        fits = affordable >= min(_ENOUGH, available)
+        method = self.options.method
+        if method == "gradient" or (method in {"auto", "reconstruction"} and not fits):
+            why = f"{_count(groups)} by gradient on {available} samples"
+            why += "" if fits else f": there is time to perturb on {int(affordable)} only"
+            measured = self._run(gradient.measure, groups, work, None)
+            for name, group in measured.groups.items():
+                self._keep(name, group)
+            return measured, why
+        count = int(np.clip(affordable, min(_FEWEST, available), available))
+        why = f"{_count(groups)} by perturbation on {count} samples"
+        if method != "perturbation":
+            why += ": exact, and fits the time limit"
+        measure = partial(perturbation.measure, done=self._keep)
+        return self._run(measure, groups, work, count), why
+
+    def _run(
+        self,
+        measure: Callable[..., Sensitivity],
+        groups: Sequence[Group],
+        work: Mapping[str, float],
+        count: int | None,
+    ) -> Sensitivity:
+        return measure(
+            self.found.view,
+            self.found.traces[0],
+            self.found.coupling,
+            groups,
+            self.batches(count),
+            {g.name: self.widths[g.name] for g in groups},
+            outputs=self.outputs,
+            work=work,
+            time_limit=self.options.time_limit,
+            progress=self.progress,
+            jobs=self.options.jobs,
+        )
+
+    def _affordable(self, forwards: float) -> float:
+        """Return on how many samples so many passes can be made in the time that is planned."""
+        feed = next(iter(self.feeds(np.arange(min(_FEWEST, len(self.found.samples))))))
+        session = Session(self.found.view.real)
+        session.run(feed)
+        start = time.process_time()
+        session.run(feed)
+        seconds = (time.process_time() - start) / _FEWEST
+        allowed = _SHARE * self.options.time_limit * self.options.jobs
+        return allowed / max(forwards * seconds, 1e-9)
+
+
+def _downstream(found: Analysis, group: Group) -> float:
+    """Share of the model's MACs that lie downstream of a group, never quite nothing."""
+    view = found.view
+    waiting = [member.axis.value for member in group.members]
+    seen: set[int] = set()
+    while waiting:
+        for edge in view.consumers.get(waiting.pop(), ()):
+            number = edge.node
+            while number >= 0 and number not in seen:  # a body's node makes its owner's outputs
+                seen.add(number)
+                node = view.by_index[number]
+                waiting.extend(node.outputs)
+                waiting.extend(v for body in node.bodies.values() for v in body.inputs)
+                number = node.owner
+    names = {view.by_index[index].name for index in seen}
+    below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
+    return 0.02 + below / max(found.costs.total.macs, 1.0)
