@@ -19,7 +19,7 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
@@ -258,7 +258,7 @@ def measure(
         runs += count
         if done is not None:
             done(ordered[number].name, result)
-    samples = sum(_length(feed) for feed in batches.fit)
+    samples = sum(map(batch_size, batches.fit))
     return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs)
 
 
@@ -276,8 +276,3 @@ class _Shares:
         share = self._work[number] / max(self._remaining, 1e-9)
         self._remaining -= self._work[number]
         return left * min(share * self._jobs, 1.0)
-
-
-def _length(feed: Feeds) -> int:
-    first = next(iter(feed.values()))
-    return len(first) if first.ndim else 1
