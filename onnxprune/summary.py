@@ -90,6 +90,11 @@ def notes(splits: Splits, settled: Settled, measured: Sensitivity) -> list[str]:
             f"{len(cheap)} of {len(measured.groups)} groups were ordered by activation importance: "
             "perturbing each channel did not fit the time limit (--time-limit)"
         )
+    if fewer := [g for g in measured.groups.values() if g.samples]:
+        found.append(
+            f"{len(fewer)} of {len(measured.groups)} groups were ordered from fewer samples than "
+            "planned: the time was up (--time-limit)"
+        )
     return found
 
 
