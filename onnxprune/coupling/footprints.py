@@ -148,10 +148,12 @@ def _footprint(
     if not len(balanced):
         return Footprint(_members(axes, table, pattern), np.zeros(len(table), np.int64))
     within = table[:, balanced] // widths[pattern[balanced]]
-    pure = np.ones(len(table), bool)  # classes in one block of each axis
+    pure = np.ones(len(table), bool)  # classes in one block of each axis, or in all alike
     for number in np.unique(pattern[balanced]).tolist():
         mine = within[:, pattern[balanced] == number]
-        pure &= (mine == mine[:, :1]).all(axis=1)
+        alike = np.arange(mine.shape[1]) * counts[number] // mine.shape[1]
+        even = mine.shape[1] % counts[number] == 0
+        pure &= (mine == mine[:, :1]).all(axis=1) | (even & (mine == alike).all(axis=1))
     for chosen in (np.ones(len(table), bool), pure):  # what lies across blocks may have to stay
         if chosen.any() and _even(table[chosen], pattern, counts, widths):
             _, blocks = np.unique(within[chosen], axis=0, return_inverse=True)

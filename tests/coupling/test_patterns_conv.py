@@ -308,3 +308,26 @@ def test_branch_into_an_output_freezes_its_own_channels_only():
     looked = cuts_hold(_head(net, b, 6))
     assert looked.found == {("b", "filter", 6)}
     assert looked.why("a", 1) == "graph output"
+
+
+def test_shuffled_groups_whose_blocks_do_not_match():
+    """ShuffleNet's unit: two groupings with a shuffle between, and a concat that shifts them.
+
+    Blocks of the stream are of unequal size, and lose shares of it; what lies across two blocks
+    of the shuffled middle stays.
+    """
+    net = Net()
+    x = net.conv(_image(net), 3, 12, name="in")
+    y = net.op("Relu", net.conv(x, 12, 24, group=3, name="squeeze"))
+    y = net.reshape(y, 0, 3, 8, 6, 6)
+    y = net.reshape(net.op("Transpose", y, perm=[0, 2, 1, 3, 4]), 0, 24, 6, 6)
+    y = net.conv(y, 24, 24, 3, group=24, name="depthwise")
+    y = net.conv(y, 24, 36, group=3, name="expand")
+    x = net.op("Concat", x, y, axis=1)
+    looked = cuts_hold(_head(net, net.conv(x, 48, 24, group=3, name="next"), 24))
+    found = {g.name: g for g in looked.coupling.groups}
+    middle = next(g for g in found.values() if "squeeze" in g.nodes)
+    assert (middle.size, middle.step) == (6, 3)
+    stream = next(g for g in found.values() if "expand" in g.nodes)
+    assert len(set(stream.shares.tolist())) > 1
+    assert stream.size // stream.step >= 2
