@@ -289,7 +289,7 @@ def test_reflected_padding_of_places_is_harmless():
 
 
 def test_branch_into_an_unknown_operator_freezes_its_own_channels_only(monkeypatch):
-    monkeypatch.delitem(_registry._RULES, ("", "Det"))
+    monkeypatch.delitem(_registry.rule.known, ("", "Det"))
     net = Net()
     x = _image(net, size=4)
     a = net.conv(x, 3, 4, name="a")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis, Relation, Tie
+from onnxprune.registry import Registry
 
 __all__ = [
     "MICROSOFT",
@@ -132,29 +133,6 @@ class Op:
 
 
 Rule: TypeAlias = Callable[[Op], Iterator[Relation]]
-_RULES: dict[tuple[str, str], Rule] = {}
-
-
-def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Register a rule for operators; a second one for the same operator is a defect."""
-
-    def register(function: Rule) -> Rule:
-        for op_type in op_types:
-            key = (domain, op_type)
-            if key in _RULES:
-                msg = f"two rules for {op_type}"
-                raise ValueError(msg)
-            _RULES[key] = function
-        return function
-
-    return register
-
-
-def lookup(domain: str, op_type: str) -> Rule | None:
-    """Return the rule of an operator, or None: its axes are frozen then."""
-    return _RULES.get((domain, op_type))
-
-
-def registered() -> dict[tuple[str, str], Rule]:
-    """Return all rules by (domain, op_type)."""
-    return dict(_RULES)
+rule: Registry[Rule] = Registry("rule")
+"""Registers rules; the axes of an operator without one are frozen."""
+lookup, registered = rule.lookup, rule.registered

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import Node
+from onnxprune.registry import Registry
 from onnxprune.rewrite.keeps import Keeps, Mask
 from onnxprune.runtime.trace import Trace
 
@@ -73,25 +74,11 @@ class Site:
 
 
 Repair: TypeAlias = Callable[[Site], None]
-_REPAIRS: dict[tuple[str, str], Repair] = {}
-
-
-def repairs(*op_types: str, domain: str = "") -> Callable[[Repair], Repair]:
-    """Register a repair for operators; a second one for the same operator is a defect."""
-
-    def register(function: Repair) -> Repair:
-        for op_type in op_types:
-            if (domain, op_type) in _REPAIRS:
-                msg = f"two repairs for {op_type}"
-                raise ValueError(msg)
-            _REPAIRS[domain, op_type] = function
-        return function
-
-    return register
+repairs: Registry[Repair] = Registry("repair")
 
 
 def repair(site: Site) -> None:
     """Fill in the attributes and parameters that a node needs after the cut."""
-    function = _REPAIRS.get((site.node.domain, site.node.op_type))
+    function = repairs.lookup(site.node.domain, site.node.op_type)
     if function is not None:
         function(site)

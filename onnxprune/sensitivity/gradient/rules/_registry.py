@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from onnxprune.coupling.rules import Op
+from onnxprune.registry import Registry
 from onnxprune.sensitivity.gradient.tape import Tape
 
 __all__ = ["Call", "Rule", "lookup", "registered", "vjp"]
@@ -44,32 +45,10 @@ class Call:
 
 
 Rule: TypeAlias = Callable[[Tape, Call], Iterator[tuple[int, str]]]
-_RULES: dict[tuple[str, str], Rule] = {}
+vjp: Registry[Rule] = Registry("rule")
+"""Registers vector-Jacobian products, which yield (slot, gradient) pairs.
 
-
-def vjp(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Register the vector-Jacobian product of operators: yields (slot, gradient) pairs.
-
-    A rule may yield gradients nobody asked for; what nobody reads is not run.
-    """
-
-    def register(function: Rule) -> Rule:
-        for op_type in op_types:
-            key = (domain, op_type)
-            if key in _RULES:
-                msg = f"two rules for {op_type}"
-                raise ValueError(msg)
-            _RULES[key] = function
-        return function
-
-    return register
-
-
-def lookup(domain: str, op_type: str) -> Rule | None:
-    """Return the rule of an operator, or None: groups behind it are measured otherwise."""
-    return _RULES.get((domain, op_type))
-
-
-def registered() -> dict[tuple[str, str], Rule]:
-    """Return all rules by (domain, op_type)."""
-    return dict(_RULES)
+A rule may yield gradients nobody asked for: what nobody reads is not run. Groups behind an
+operator without a rule are measured otherwise.
+"""
+lookup, registered = vjp.lookup, vjp.registered
