@@ -1,6 +1,5 @@
 """The plan: which channels go, bound to one model, replayable."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
-from onnxprune.report.json import dumps, validate
+from onnxprune.report.json import dumps, read
 from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
 
 __all__ = ["Plan", "load_plan", "make_plan"]
@@ -246,15 +245,7 @@ def load_plan(path: Path, model: Model) -> Plan:
     InputError
         If the file is missing, is no plan, or was made for another model.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        msg = f"cannot read the plan '{path}': {error.strerror}"
-        raise InputError(msg) from error
-    except ValueError as error:
-        msg = f"'{path}' is no plan: it is not JSON ({error})"
-        raise InputError(msg) from error
-    validate(content, FORMAT, str(path))
+    content = read(path, FORMAT, "plan")
     if content["model"]["sha256"] != model.sha256:
         msg = f"the plan {path} was made for another model (SHA-256 differs from {model.path})"
         raise InputError(msg)

@@ -1,6 +1,5 @@
 """What operators take at the widths that pay: a table that can be carried to other machines."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxprune.bench.fit import Fit
 from onnxprune.errors import InputError
-from onnxprune.report.json import validate, write
+from onnxprune.report.json import read, write
 
 __all__ = ["Entry", "LatencyTable", "Pays", "load_table", "save_table"]
 
@@ -153,15 +152,7 @@ def load_table(path: Path) -> LatencyTable:
     InputError
         If the file is missing or is no latency table.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        msg = f"cannot read the latency table '{path}': {error.strerror}"
-        raise InputError(msg) from error
-    except ValueError as error:
-        msg = f"'{path}' is no latency table: it is not JSON ({error})"
-        raise InputError(msg) from error
-    validate(content, FORMAT, str(path))
+    content = read(path, FORMAT, "latency table")
     pays = {k["kind"]: Pays(tuple(k["steps"]), k["cliff"]) for k in content["kinds"]}
     entries = dict(_entry(o, path) for o in content["operators"])
     fits = {row.pop("sha256"): Fit(**row) for row in content["models"]}

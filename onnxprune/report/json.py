@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from onnxprune.report.values import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["FORMATS", "dumps", "schema", "to_json", "validate", "write"]
+__all__ = ["FORMATS", "dumps", "read", "schema", "to_json", "validate", "write"]
 
 FORMATS: dict[type, str] = {
     Report: "onnxprune-report/1",
@@ -98,6 +98,39 @@ def schema(form: str) -> dict[str, object]:
     name = form.removeprefix("onnxprune-").replace("/", "-")
     text = (resources.files("onnxprune.report") / "schemas" / f"{name}.json").read_text("utf-8")
     return dict(json.loads(text))
+
+
+def read(path: Path, form: str, what: str) -> Any:
+    """Read a JSON file that somebody hands us and hold it against its schema.
+
+    Parameters
+    ----------
+    path : Path
+    form : str
+        The expected format, such as ``onnxprune-plan/1``.
+    what : str
+        What the file should be, such as ``plan``, for the message.
+
+    Returns
+    -------
+    document
+        Parsed JSON.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no JSON, or does not fit.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        msg = f"cannot read the {what} '{path}': {error.strerror}"
+        raise InputError(msg) from error
+    except ValueError as error:
+        msg = f"'{path}' is no {what}: it is not JSON ({error})"
+        raise InputError(msg) from error
+    validate(document, form, str(path))
+    return document
 
 
 def validate(document: object, form: str, where: str) -> None:
