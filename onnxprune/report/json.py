@@ -100,7 +100,7 @@ def schema(form: str) -> dict[str, object]:
     return dict(json.loads(text))
 
 
-def read(path: Path, form: str, what: str) -> Any:
+def read(path: Path, form: str, what: str) -> dict[str, Any]:
     """Read a JSON file that somebody hands us and hold it against its schema.
 
     Parameters
@@ -122,7 +122,7 @@ def read(path: Path, form: str, what: str) -> Any:
         If the file is missing, is no JSON, or does not fit.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except OSError as error:
         msg = f"cannot read the {what} '{path}': {error.strerror}"
         raise InputError(msg) from error
