@@ -223,13 +223,13 @@ def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
 def _rescaled(found: Analysis, keeps: Keeps) -> tuple[str, ...]:
     """Name the constants that make up for a changed statistic; the node, for an attribute."""
     names: dict[str, None] = {}
-    for rms in found.coupling.collected.rescaled:
-        if rms.axis in keeps:
-            for edge in (rms.scale, rms.epsilon):
-                node = found.view.by_index[(edge or rms.scale).node]
-                names[
-                    node.name if edge is None else found.view.original(node.inputs[edge.slot])
-                ] = None
+    nodes = found.view.by_index
+    for undone in found.coupling.collected.rescaled:
+        if undone.axis in keeps:
+            for edge in undone.powers:
+                names[found.view.original(nodes[edge.node].inputs[edge.slot])] = None
+            if undone.epsilon is not None:
+                names[nodes[undone.epsilon].name] = None
     return tuple(names)
 
 

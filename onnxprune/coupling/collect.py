@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from onnxprune.coupling.joints import join
 from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split, Tie
-from onnxprune.coupling.rms import Rms, find_rms
+from onnxprune.coupling.rescale import Rescaled, find_rescaled
 from onnxprune.coupling.rules import UNKNOWN, Op, OpBody, Tensor, frozen, lookup
 from onnxprune.coupling.rules.recurrent import STATES
 from onnxprune.coupling.uniform import uniform_value
@@ -43,8 +43,8 @@ class Collected:
         many equal runs.
     replaced : mapping of Axis to Axis
         Joint axes by the plain ones that relations do not speak of any more.
-    rescaled : tuple of Rms
-        Normalizations whose constants make up for what a cut changes of their statistic.
+    rescaled : tuple of Rescaled
+        Statistics with constants behind them that make up for what a cut changes.
     """
 
     sizes: dict[Axis, int]
@@ -55,7 +55,7 @@ class Collected:
     blame: dict[Axis, Node]
     blocks: dict[Axis, int]
     replaced: Mapping[Axis, Axis]
-    rescaled: tuple[Rms, ...]
+    rescaled: tuple[Rescaled, ...]
 
     @property
     def atoms(self) -> dict[Axis, int]:
@@ -89,7 +89,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
         if size > 1
     }
     contracts: list[tuple[int, Contract]] = []
-    rescaled: list[Rms] = []
+    rescaled: list[Rescaled] = []
     blame: dict[Axis, Node] = {}
     asked = []
     for node in view.nodes:
@@ -98,7 +98,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
             said = list(_ask(op))
             found = [_exact(view, node, r) for r in said if isinstance(r, Contract)]
             contracts += [(node.index, contract) for contract, _ in found]
-            rescaled += [rms for _, rms in found if rms is not None]
+            rescaled += [undone for _, undone in found if undone is not None]
             relations: list[Relation] = [r for r in said if not isinstance(r, Contract)]
             relations += _unsaid(op, said, sizes)
             for relation in relations:
@@ -119,10 +119,12 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     )
 
 
-def _exact(view: View, node: Node, contract: Contract) -> tuple[Contract, Rms | None]:
+def _exact(view: View, node: Node, contract: Contract) -> tuple[Contract, Rescaled | None]:
     """Where constants can make up for a changed statistic, what goes is an addend less."""
-    rms = find_rms(view, node, contract.axis) if contract.how in ("rms", "mean") else None
-    return (contract, None) if rms is None else (replace(contract, how="sum"), rms)
+    if contract.how not in ("rms", "mean"):
+        return contract, None
+    undone = find_rescaled(view, node, contract)
+    return (contract, None) if undone is None else (replace(contract, how="sum"), undone)
 
 
 def _outside(view: View, trace: Trace, *, interface: bool) -> Iterator[Freeze]:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.coupling.relations import Axis
-from onnxprune.coupling.rms import Rms
+from onnxprune.coupling.rescale import Rescaled
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.sparse import fill
 from onnxprune.model.tensors import from_array
@@ -62,9 +62,9 @@ def cut(view: View, coupling: Coupling, traces: Sequence[Trace], keeps: Keeps) -
         for name, value in attributes.items():
             _set_attribute(nodes[index], name, value)
     edges = {**_sliced(view, keeps), **repaired.edges}
-    for rms in coupling.collected.rescaled:
-        if rms.axis in keeps:
-            _rescale(view, nodes, edges, rms, keeps[rms.axis])
+    for undone in coupling.collected.rescaled:
+        if undone.axis in keeps:
+            _rescale(view, nodes, edges, undone, keeps[undone.axis])
     for edge in repaired.dropped:
         nodes[edge.node].input[edge.slot] = ""
     writer = _Writer(view, model)
@@ -129,23 +129,19 @@ def _rescale(
     view: View,
     nodes: Sequence[onnx.NodeProto],
     edges: dict[Edge, Array],
-    rms: Rms,
+    undone: Rescaled,
     keep: NDArray[np.bool_],
 ) -> None:
-    """Let a normalization by fewer positions give what it gave with zeros in place of the rest."""
+    """Let a mean over fewer positions have the effect that it had with zeros for the rest."""
     ratio = len(keep) / int(keep.sum())
-    factors = {rms.scale: ratio**0.5}
-    if rms.epsilon is not None:
-        factors[rms.epsilon] = ratio
-    else:
-        node = view.by_index[rms.scale.node]
-        epsilon = node.attributes.get("epsilon", 1e-5)
+    if undone.epsilon is not None:
+        epsilon = view.by_index[undone.epsilon].attributes.get("epsilon", 1e-5)
         assert isinstance(epsilon, float)
-        _set_attribute(nodes[node.index], "epsilon", epsilon * ratio)
-    for edge, factor in factors.items():
+        _set_attribute(nodes[undone.epsilon], "epsilon", epsilon * ratio)
+    for edge, power in undone.powers.items():
         value = view.by_index[edge.node].inputs[edge.slot]
         array = edges.get(edge, view.constant(value))
-        edges[edge] = (array * factor).astype(array.dtype)
+        edges[edge] = (array * ratio**power).astype(array.dtype)
 
 
 def _compress(array: Array, axis: Axis, keep: NDArray[np.bool_]) -> Array:

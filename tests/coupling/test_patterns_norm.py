@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxprune.rewrite import cut as rewriting
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.runtime.session import Session
-from tests.coupling.nets import Net, cuts_hold, feeds, look
+from tests.coupling.nets import Net, cuts_hold, look
 
 _SIZE = 4
 
@@ -72,53 +70,3 @@ def test_instance_norm_over_places_stays_as_it_is():
     looked = cuts_hold(net)
     assert looked.found == {("in", "filter", 8)}
     assert looked.group("in").exact
-
-
-def _rms(fused):
-    """y = x / sqrt(mean(x^2) + 0.5) * gamma, between two products."""
-    net = Net(23 if fused else 17)
-    x = net.linear(net.input("n", 5), 5, 8, name="in")
-    gamma = net.weight(8, name="gamma")
-    if fused:
-        y = net.op("RMSNormalization", x, gamma, epsilon=0.5, axis=-1)
-    else:
-        mean = net.op("ReduceMean", net.op("Mul", x, x), axes=[-1])
-        root = net.op("Sqrt", net.op("Add", mean, net.constant(0.5)))
-        y = net.op("Mul", net.op("Div", x, root), gamma)
-    net.output(net.op("MatMul", y, net.weight(8, 3, name="out"), name="y"))
-    return net.model(11) if fused else net.model()
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_rms_keeps_its_statistic(fused):
-    """What stays gives what it gave with zeros in place of the rest: no other reference needed."""
-    model = _rms(fused)
-    looked = look(model)
-    (group,) = looked.coupling.groups
-    assert group.exact
-    gone = [1, 4, 5]
-    feed = feeds(model)[0]
-    weights = {t.name: looked.view.constant(t.name) for t in model.graph.initializer}
-    x = (feed["x"] @ next(w for w in weights.values() if w.shape == (5, 8))).astype(np.float64)
-    x[:, gone] = 0.0
-    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.5) * weights["gamma"]
-    found = Session(looked.cut([(group, gone)])).run(feed)["y"]
-    np.testing.assert_allclose(found, y @ weights["out"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_rms_that_is_not_rescaled_is_caught(fused, monkeypatch):
-    looked = look(_rms(fused))
-    (group,) = looked.coupling.groups
-    monkeypatch.setattr(rewriting, "_rescale", lambda *_: None)
-    assert looked.error([(group, [1, 4, 5])]) > TOLERANCE
-
-
-def test_rms_without_a_constant_scale_is_measured_on_the_cut_model_only():
-    net = Net(17)
-    x = net.linear(net.input("n", 5), 5, 8, name="in")
-    mean = net.op("ReduceMean", net.op("Mul", x, x), axes=[-1])
-    y = net.op("Div", x, net.op("Sqrt", net.op("Add", mean, net.constant(0.5))))
-    net.output(net.linear(y, 8, 3, name="out"))
-    looked = cuts_hold(net)
-    assert not looked.group("in").exact

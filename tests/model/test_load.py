@@ -90,7 +90,8 @@ class TestGood:
     def test_functions_that_are_what_they_seem(self, tmp_path):
         nodes = [helper.make_node("f", ["x"], ["y"], domain="local")]
         functions = [function("f", ["g", "g"]), function("g", ["Identity"])]
-        load(save(tmp_path / "m.onnx", model(nodes=nodes, functions=functions)))
+        loaded = load(save(tmp_path / "m.onnx", model(nodes=nodes, functions=functions)))
+        assert list(loaded.proto.functions) == functions
 
 
 class TestNoModel:
@@ -214,7 +215,8 @@ class TestFunctions:
         functions = [function(f"f{i}", [f"f{i + 1}"]) for i in range(3000)]
         functions.append(function("f3000", ["Identity"]))
         nodes = [helper.make_node("f0", ["x"], ["y"], domain="local")]
-        load(save(tmp_path / "m.onnx", model(nodes=nodes, functions=functions)))
+        loaded = load(save(tmp_path / "m.onnx", model(nodes=nodes, functions=functions)))
+        assert len(loaded.proto.functions) == 3001
 
     def test_two_functions_of_one_name(self, tmp_path):
         """Whichever of them a reader takes, it may not be the bomb."""

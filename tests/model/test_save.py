@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import InputError, UsageError
 from onnxprune.model import save as saving
 from onnxprune.model.diff import field_diff
 from onnxprune.model.load import load
@@ -74,10 +74,12 @@ class TestCheckTarget:
 
     def test_new_or_forced(self, source, tmp_path, monkeypatch):
         check_target(source, tmp_path / "new.onnx", force=False)
-        (tmp_path / "old.onnx").write_bytes(b"")
+        (tmp_path / "old.onnx").write_bytes(b"old")
         check_target(source, tmp_path / "old.onnx", force=True)
         monkeypatch.chdir(tmp_path)
         check_target(source, pathlib.Path("bare.onnx"), force=False)
+        assert names(tmp_path) == ["m.onnx", "old.onnx"]  # it looks, and makes nothing
+        assert (tmp_path / "old.onnx").read_bytes() == b"old"
 
     def test_existing(self, source, tmp_path):
         (tmp_path / "old.onnx").write_bytes(b"")
@@ -329,7 +331,8 @@ class TestBroken:
 
     def test_data_of_the_source_is_gone(self, split, target):
         (split.path.parent / "deep" / "v.bin").unlink()
-        self.unchanged(target, split, Exception, match="cannot be found")
+        text = self.unchanged(target, split, InputError, match="cannot be found")
+        assert "v.bin" in text
 
     def test_no_folder(self, split, tmp_path):
         with pytest.raises(UsageError, match="cannot write"):
