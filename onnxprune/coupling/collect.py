@@ -8,6 +8,7 @@ from onnxprune.coupling.relations import Axis, Contract, Freeze, Relation, Split
 from onnxprune.coupling.rescale import Rescaled, find_rescaled
 from onnxprune.coupling.rules import UNKNOWN, Op, OpBody, Tensor, frozen, lookup
 from onnxprune.coupling.rules.recurrent import STATES
+from onnxprune.coupling.sequences import as_split, parts_of, reads_part
 from onnxprune.coupling.uniform import uniform_value
 from onnxprune.model.derived import constant_values, derived_nodes
 from onnxprune.model.view import Node, View
@@ -93,7 +94,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     blame: dict[Axis, Node] = {}
     asked = []
     for node in view.nodes:
-        if node.index not in derived:
+        if node.index not in derived and not reads_part(view, node):
             op = make_op(view, trace, node, constants, numbers)
             said = list(_ask(op))
             found = [_exact(view, node, r) for r in said if isinstance(r, Contract)]
@@ -241,13 +242,15 @@ def make_op(
         uniform = uniform_value(view, value) if node.op_type in STATES else None
         return Tensor(value, shape, value in constants, data, uniform)
 
+    parts = parts_of(view, node)
     inputs, outputs = (
         tuple(tensor(value) if value else None for value in values)
-        for values in (node.inputs, node.outputs)
+        for values in (node.inputs, node.outputs if parts is None else parts)
     )
     bodies = {
         attribute: OpBody(tuple(map(tensor, body.inputs)), tuple(map(tensor, body.outputs)))
         for attribute, body in node.bodies.items()
     }
     attributes = dict(node.attributes)
-    return Op(node.name, node.op_type, node.domain, view.opset, attributes, inputs, outputs, bodies)
+    op = Op(node.name, node.op_type, node.domain, view.opset, attributes, inputs, outputs, bodies)
+    return op if parts is None or not op.x(0).known else as_split(op)

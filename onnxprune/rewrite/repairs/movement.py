@@ -3,6 +3,7 @@
 import numpy as np
 
 from onnxprune.coupling.rules import MICROSOFT
+from onnxprune.coupling.sequences import part_sizes
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "resize",
     "slicing",
     "split",
+    "split_to_sequence",
     "squeeze",
     "tile",
 ]
@@ -84,6 +86,22 @@ def split(site: Site) -> None:
     elif len(set(sizes)) > 1:
         site.parameters[1] = np.asarray(sizes, np.int64)
         site.attributes["num_outputs"] = None
+
+
+@repairs("SplitToSequence")
+def split_to_sequence(site: Site) -> None:
+    """Sizes of the parts."""
+    axis, given = _axis(site, 0), site.parameter(1)
+    keep = site.keep(site.node.inputs[0], axis)
+    if keep is None:
+        return
+    ends = np.cumsum(part_sizes(given, len(keep)))
+    sizes = [int(part.sum()) for part in np.split(keep, ends[:-1])]
+    if 0 in sizes:
+        site.refuse("a part would be empty")
+    if given is not None:
+        same = given.ndim == 0 and len(set(sizes)) == 1
+        site.parameters[1] = np.asarray(sizes[0] if same else sizes, given.dtype)
 
 
 def _axis(site: Site, default: int) -> int:
