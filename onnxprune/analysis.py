@@ -105,12 +105,12 @@ class Analysis:
         return named_dims(self.specs, self.shapes)
 
 
-def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
+def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress) -> Analysis:
     """Load a model, run it, and find what can be cut.
 
     Parameters
     ----------
-    source : Path
+    source : Path or ModelProto
     options : Options
     progress : Progress
 
@@ -132,7 +132,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
     for note in () if samples.synthetic else samples.notes:
         progress.note(note)
     expansion = expand(in_order(_embedded(model)))
-    view = build_view(expansion.model, source)
+    view = build_view(expansion.model, model.path)
     progress.stage("couple")
     chance = RandomFeeds(model.proto, specs, np.random.default_rng(options.seed))
     feeds: Callable[[Shapes], Feeds | None] = chance.of
@@ -144,7 +144,7 @@ def analyse(source: Path, options: Options, progress: Progress) -> Analysis:
         progress.note(f"looked at with samples of the data: on random inputs, {reason}")
         first, reason = _try(view, plain)
     if first is None:
-        raise _rejected(source, plain, reason)
+        raise _rejected(model, plain, reason)
     others = [feeds(s) for s in _other_sizes(specs, shapes, samples)]
     found = list(_further_traces(view, [feed for feed in others if feed is not None]))
     probes = (*(probe for probe, _ in found), plain, feeds(shapes) or plain)[:2]
@@ -239,13 +239,13 @@ def _try(view: View, feed: Feeds) -> tuple[Trace | None, str]:
         return None, str(error)
 
 
-def _rejected(source: Path, feed: Feeds, reason: str) -> InputError:
+def _rejected(model: Model, feed: Feeds, reason: str) -> InputError:
     """A model that does not run is rejected before anything else is tried."""
     try:
-        Session(source).run(feed, deadline=_DEADLINE)
+        Session(model.runnable).run(feed, deadline=_DEADLINE)
     except RunFailedError as plain:
-        return InputError(f"{source}: onnxruntime cannot run this model: {plain}")
-    return InputError(f"{source}: onnxruntime cannot show this model's inner values: {reason}")
+        return InputError(f"{model.path}: onnxruntime cannot run this model: {plain}")
+    return InputError(f"{model.path}: onnxruntime cannot show this model's inner values: {reason}")
 
 
 def _further_traces(view: View, feeds: Sequence[Feeds]) -> Iterator[tuple[Feeds, Trace]]:

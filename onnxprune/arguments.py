@@ -1,14 +1,11 @@
 """What the command line accepts: each argument and option once, for all commands that take it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
-from onnxprune.errors import UsageError
-from onnxprune.options import Choice, Options
+from onnxprune.options import Choice
 
 __all__ = [
     "Batch",
@@ -52,36 +49,9 @@ __all__ = [
     "Threads",
     "TimeLimit",
     "WarmUp",
-    "read_dims",
-    "read_options",
-    "read_shapes",
 ]
 
-T = TypeVar("T")
-
-
-def _ratio(value: float | None) -> float | None:
-    if value is not None and not 0 < value < 1:
-        msg = f"{value:g} is not between 0 and 1 (of the original, both ends excluded)"
-        raise typer.BadParameter(msg)
-    return value
-
-
-def _share(value: float) -> float:
-    if not 0 < value < 1:
-        msg = f"{value:g} is not between 0 and 1; 0.95 is usual"
-        raise typer.BadParameter(msg)
-    return value
-
-
-def _positive(value: float) -> float:
-    if not 0 < value < float("inf"):
-        msg = f"{value:g} is not a positive number of seconds"
-        raise typer.BadParameter(msg)
-    return value
-
-
-_REACH = {"callback": _ratio, "metavar": "R", "rich_help_panel": "What to reach"}
+_REACH = {"metavar": "R", "rich_help_panel": "What to reach"}
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="The model.")]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="The pruned model.")]
@@ -156,9 +126,7 @@ Labels = Annotated[
         metavar="PATH-or-KEY", help="Class numbers of the samples: a file, or a key of the data."
     ),
 ]
-Confidence = Annotated[
-    float, typer.Option(metavar="C", callback=_share, help="Confidence of the certificate.")
-]
+Confidence = Annotated[float, typer.Option(metavar="C", help="Confidence of the certificate.")]
 RequireCertificate = Annotated[
     bool, typer.Option("--require-certificate", help="Write nothing whose drop is not certified.")
 ]
@@ -185,9 +153,7 @@ Samples = Annotated[int, typer.Option(metavar="N", min=1, help="Most samples to 
 Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Fixes every random choice.")]
 Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Threads of timed sessions.")]
 Provider = Annotated[str, typer.Option(metavar="EP", help="Execution provider of timed sessions.")]
-TimeLimit = Annotated[
-    float, typer.Option(metavar="S", callback=_positive, help="Seconds that measuring may take.")
-]
+TimeLimit = Annotated[float, typer.Option(metavar="S", help="Seconds that measuring may take.")]
 Recover = Annotated[
     bool,
     typer.Option(
@@ -227,66 +193,3 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not cut each group alone to prove it.")
 ]
-
-
-def read_options(given: Mapping[str, Any]) -> Options:
-    """Gather the options among a command's arguments; what it does not take keeps its default.
-
-    Parameters
-    ----------
-    given : mapping of str to value
-        Arguments by name, as typer passes them.
-
-    Returns
-    -------
-    Options
-
-    Raises
-    ------
-    UsageError
-        If a shape or a dimension cannot be read.
-    """
-    read = {
-        **given,
-        "exclude": tuple(given.get("exclude") or ()),
-        "metric": tuple(given.get("metric") or ()),
-        "input_shapes": read_shapes(given.get("input_shape")),
-        "dims": read_dims(given.get("dim")),
-    }
-    known = [field.name for field in fields(Options)]
-    return Options(**{name: read[name] for name in known if name in read})
-
-
-def read_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """Read every ``--input-shape``; the name is "" where it is left out.
-
-    Raises
-    ------
-    UsageError
-        If one cannot be read, or two contradict each other.
-    """
-    from onnxprune.data.specs import parse_input_shape
-
-    return _once([parse_input_shape(text) for text in texts or ()], "--input-shape")
-
-
-def read_dims(texts: Sequence[str] | None) -> dict[str, int]:
-    """Read every ``--dim``.
-
-    Raises
-    ------
-    UsageError
-        If one cannot be read, or two contradict each other.
-    """
-    from onnxprune.data.specs import parse_dim
-
-    return _once([parse_dim(text) for text in texts or ()], "--dim")
-
-
-def _once(pairs: Sequence[tuple[str, T]], option: str) -> dict[str, T]:
-    found: dict[str, T] = {}
-    for name, value in pairs:
-        if found.setdefault(name, value) != value:
-            msg = f"{option} gives '{name}' twice: {found[name]} and {value}"
-            raise UsageError(msg)
-    return found

@@ -52,8 +52,8 @@ from onnxprune.arguments import (
     Threads,
     TimeLimit,
     WarmUp,
-    read_options,
 )
+from onnxprune.choices import read_options
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.options import Options, Trials
 from onnxprune.program import answer, exit_code, json_path, keep_apart

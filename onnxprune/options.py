@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-__all__ = ["Choice", "Options", "Trials"]
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:  # the command line shows its help without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Array", "Choice", "Data", "Options", "Trials"]
 
 Choice = Literal["auto", "perturbation", "gradient", "reconstruction"]
+Array: TypeAlias = "NDArray[np.generic]"
+Data: TypeAlias = "Path | Array | Mapping[str, Array] | tuple[Mapping[str, Array], ...]"
+"""A place, an array for the only input, arrays by input (samples on axis 0), or full feeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +25,7 @@ class Options:
 
     Attributes
     ----------
-    data : Path, optional
+    data : Path, array, mapping of str to array, or tuple of feeds, optional
         Calibration data; synthetic inputs without it.
     loader : str, optional
         ``FILE.py:function`` that yields feeds; runs the user's code.
@@ -36,8 +45,8 @@ class Options:
     metric : tuple of str
         ``NAME`` or ``OUTPUT=NAME``, each with ``*WEIGHT`` if need be, or one ``FILE.py:function``;
         guessed from the outputs where absent.
-    labels : str, optional
-        A file, or a key of the data, with what each sample really is.
+    labels : str or array, optional
+        What each sample really is: the array, or a file or a key of the data that holds it.
     confidence : float
         Of the certificate, 0 < confidence < 1.
     require_certificate : bool
@@ -59,9 +68,14 @@ class Options:
         Seconds that measuring may take.
     recover : bool
         Whether the layers of the cut model are refitted to the original.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of its range.
     """
 
-    data: Path | None = None
+    data: "Data | None" = None
     loader: str | None = None
     macs: float | None = None
     params: float | None = None
@@ -73,7 +87,7 @@ class Options:
     jobs: int = 1
     max_drop: float | None = None
     metric: tuple[str, ...] = ()
-    labels: str | None = None
+    labels: "str | Array | None" = None
     confidence: float = 0.95
     require_certificate: bool = False
     exclude: tuple[str, ...] = ()
@@ -86,6 +100,21 @@ class Options:
     provider: str = "CPUExecutionProvider"
     time_limit: float = 120.0
     recover: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("macs", "params", "size", "latency"):
+            _check(name, getattr(self, name), 0, 1, "of the original, both ends excluded")
+        _check("confidence", self.confidence, 0, 1, "0.95 is usual")
+        _check("time-limit", self.time_limit, 0, float("inf"), "measuring ends then")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            msg = f"--max-drop {self.max_drop:g} is negative; 0 allows no loss at all"
+            raise UsageError(msg)
+        for name in ("samples", "threads", "jobs", "multiple_of"):
+            _check_count(name, getattr(self, name), 1)
+        _check_count("seed", self.seed, 0)
+        if self.method not in get_args(Choice):
+            msg = f"--method {self.method} is not known; there is {', '.join(get_args(Choice))}"
+            raise UsageError(msg)
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -113,9 +142,36 @@ class Trials:
         Runs before them (and at least 200 ms).
     batch : int
         Samples per run, where samples can be stacked.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of its range.
     """
 
     pairs: int = 6
     runs: int = 20
     warm_up: int = 10
     batch: int = 1
+
+    def __post_init__(self) -> None:
+        _check_count("pairs", self.pairs, 2)
+        for name in ("runs", "warm_up", "batch"):
+            _check_count(name, getattr(self, name), 1)
+
+
+def _check(name: str, value: object, low: float, high: float, hint: str) -> None:
+    """Refuse what does not lie strictly between two numbers."""
+    if value is None or (isinstance(value, int | float) and low < value < high):
+        return
+    seconds = high == float("inf")
+    what = "a positive number of seconds" if seconds else f"between {low:g} and {high:g}"
+    msg = f"--{name} {value} is not {what} ({hint})"
+    raise UsageError(msg)
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if value is None or (isinstance(value, int) and value >= least):
+        return
+    msg = f"--{name.replace('_', '-')} {value} is not a whole number of at least {least}"
+    raise UsageError(msg)

@@ -1,7 +1,5 @@
-"""The way of a model through all stages; each function here is one command."""
+"""The way of a model through all stages; each command is one function here."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, split_samples
-from onnxprune.errors import UsageError, VerificationError
+from onnxprune.errors import VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.lossless.find import Free, find_free
 from onnxprune.lossless.order import freed
@@ -21,9 +19,9 @@ from onnxprune.lossless.summary import lossless
 from onnxprune.model.diff import field_diff
 from onnxprune.model.functions import expand
 from onnxprune.model.load import load
-from onnxprune.model.save import check_target, copy, write, write_text
+from onnxprune.model.save import check_target
 from onnxprune.options import Options
-from onnxprune.plan import Plan, load_plan, make_plan
+from onnxprune.plan import Plan, load_plan
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.quality.drop import describe
 from onnxprune.quality.judge import Judge
@@ -32,15 +30,15 @@ from onnxprune.quality.promise import Promise, promise_of, unlimited
 from onnxprune.ranking import sensitivity
 from onnxprune.recovery.recover import Recovered
 from onnxprune.recovery.retune import lifelike, restored
-from onnxprune.report.json import dumps
 from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
+from onnxprune.result import Result
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.prove import Proven
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Candidate, Workshop
-from onnxprune.search.front import front
+from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
 from onnxprune.search.stages import repaired, timed
 from onnxprune.selection.budget import budget_of
@@ -51,7 +49,16 @@ from onnxprune.selection.widths import excluded
 from onnxprune.sensitivity.values import Sensitivity
 from onnxprune.timing import bench
 
-__all__ = ["apply", "bench", "inspect", "run", "sensitivity", "verify"]
+__all__ = [
+    "apply",
+    "bench",
+    "inspect",
+    "prune",
+    "replay",
+    "run",
+    "sensitivity",
+    "verify",
+]
 
 
 def run(
@@ -65,7 +72,7 @@ def run(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Prune a model to a budget, within a drop, or both; without either as far as a drop allows.
+    """Prune a model as :func:`prune` does, and write it.
 
     Parameters
     ----------
@@ -81,11 +88,51 @@ def run(
     Raises
     ------
     UsageError, InputError, VerificationError, BudgetError
+        No model is written then.
+    """
+    clock = Clock(progress or Silent())
+    if target is not None:
+        check_target(source, target, force=force)
+    done = prune(source, options, pareto=pareto, progress=clock)
+    if save_plan is not None:
+        done.plan.save(save_plan)
+    if target is None or dry_run:
+        return done.report
+    clock.stage("write")
+    done.save(target, force=force)
+    return replace(done.report, target=str(target), seconds=clock.seconds())
+
+
+def prune(
+    source: Path | onnx.ModelProto,
+    options: Options,
+    *,
+    pareto: Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Prune a model to a budget, within a drop, or both; without either as far as a drop allows.
+
+    Parameters
+    ----------
+    source : Path or ModelProto
+    options : Options
+    pareto : Path, optional
+        A new folder for the front: a table of points with a plan for each.
+    progress : Progress, optional
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    UsageError, InputError, VerificationError, BudgetError
         Nothing is written then.
     """
     clock = Clock(progress or Silent())
     check_provider(options.provider)
-    _check_new(source, target, pareto, force=force)
+    if pareto is not None:
+        check_folder(pareto)
     given = analyse(source, options, clock)
     _warn(given, clock)
     found = lifelike(given)
@@ -103,26 +150,26 @@ def run(
     times = chosen.candidate.timed or workshop.time(done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
     report = summary.report(found, settled.proven, done, times, drop, options, remarks, known[0])
-    if save_plan is not None:
-        write_text(save_plan, _plan(workshop, settled, done).text())
-    if target is not None and not dry_run:
-        clock.stage("write")
-        write(fold(found.expansion, done.model).model, target, source=found.model)
     if pareto is not None:
-        _write_front(workshop, pareto)
-    to = None if target is None or dry_run else str(target)
+        write_front(workshop, pareto)
     free = lossless(found, workshop.free, settled.proven.removed)
-    return replace(report, target=to, lossless=free, seconds=clock.seconds())
+    report = replace(report, lossless=free, seconds=clock.seconds())
+    model = fold(found.expansion, done.model).model
+    return Result(model, report, workshop.plan(settled, done), found.model)
 
 
 def inspect(
-    source: Path, options: Options, *, verify: bool = True, progress: Progress | None = None
+    source: Path | onnx.ModelProto,
+    options: Options,
+    *,
+    verify: bool = True,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Find what can be cut and what not; cut every group alone to half and verify it.
 
     Parameters
     ----------
-    source : Path
+    source : Path or ModelProto
     options : Options
     verify : bool
         False skips the cuts; every group then counts as it is coupled.
@@ -151,9 +198,7 @@ def apply(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Cut a model as a plan says; byte for byte a copy where the plan is empty.
-
-    Where the plan lists refitted layers and there is data, the layers are refitted again.
+    """Cut a model as :func:`replay` does, and write it.
 
     Parameters
     ----------
@@ -168,6 +213,41 @@ def apply(
 
     Raises
     ------
+    UsageError, InputError, VerificationError
+        Nothing is written then.
+    """
+    clock = Clock(progress or Silent())
+    check_target(source, target, force=force)
+    done = replay(source, plan, options, progress=clock)
+    clock.stage("write")
+    done.save(target, force=force)
+    return replace(done.report, target=str(target), seconds=clock.seconds())
+
+
+def replay(
+    source: Path | onnx.ModelProto,
+    plan: Path | Plan,
+    options: Options,
+    *,
+    progress: Progress | None = None,
+) -> Result:
+    """Cut a model as a plan says.
+
+    Where the plan lists refitted layers and there is data, the layers are refitted again.
+
+    Parameters
+    ----------
+    source : Path or ModelProto
+    plan : Path or Plan
+    options : Options
+    progress : Progress, optional
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
     InputError
         If the plan was made for another model.
     VerificationError
@@ -175,7 +255,6 @@ def apply(
     """
     clock = Clock(progress or Silent())
     check_provider(options.provider)
-    check_target(source, target, force=force)
     wanted = load_plan(plan, load(source))
     options = replace(
         options,
@@ -196,18 +275,14 @@ def apply(
     times = timed(found, done.model, options, clock)
     drop, remarks = _stated(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
-    clock.stage("write")
-    if wanted.empty:
-        copy(found.model, target)
-    else:
-        write(fold(found.expansion, done.model).model, target, source=found.model)
-    return replace(report, target=str(target), seconds=clock.seconds())
+    model = fold(found.expansion, done.model).model
+    return Result(model, replace(report, seconds=clock.seconds()), wanted, found.model)
 
 
 def verify(
-    source: Path,
-    target: Path,
-    plan: Path,
+    source: Path | onnx.ModelProto,
+    target: Path | onnx.ModelProto,
+    plan: Path | Plan,
     options: Options,
     *,
     progress: Progress | None = None,
@@ -216,7 +291,8 @@ def verify(
 
     Parameters
     ----------
-    source, target, plan : Path
+    source, target : Path or ModelProto
+    plan : Path or Plan
     options : Options
     progress : Progress, optional
 
@@ -236,13 +312,14 @@ def verify(
     given = load(target)
     flat = expand(given.proto).model
     plain_cut = wanted.without_refit(flat, recut)
-    differences = field_diff(recut, plain_cut, bases=(source, target))
+    bases = (found.model.path, given.path)
+    differences = field_diff(recut, plain_cut, bases=bases)
     return VerifyReport(
-        str(source),
-        str(target),
+        str(found.model.path),
+        str(given.path),
         error,
         len(found.probes),
-        not field_diff(recut, flat, bases=(source, target)),
+        not field_diff(recut, flat, bases=bases),
         differences,
         ok=(not keeps or found.verifier.agrees(error, keeps)) and not differences,
     )
@@ -269,51 +346,6 @@ def _measured(
     measured = measure_groups(found, groups, splits, options, clock)
     free = find_free(found, groups, np.union1d(splits.fit, splits.select))
     return freed(measured, groups, free.channels), free
-
-
-def _plan(workshop: Workshop, settled: Settled, recovered: Recovered) -> Plan:
-    options = workshop.options
-    return make_plan(
-        workshop.found,
-        settled.proven.removed,
-        settled.proven.keeps,
-        seed=options.seed,
-        samples=options.samples,
-        multiple_of=settled.selection.multiple_of,
-        steps=settled.selection.steps,
-        refitted=recovered.refitted,
-        added=recovered.added,
-        recovered=options.recover,
-        constants=workshop.free.constants,
-    )
-
-
-def _check_new(source: Path, target: Path | None, folder: Path | None, *, force: bool) -> None:
-    if target is not None:
-        check_target(source, target, force=force)
-    if folder is not None and (folder.exists() or not folder.absolute().parent.is_dir()):
-        what = "exists already" if folder.exists() else "lies in a folder that does not exist"
-        msg = f"--pareto {folder} {what}; name a new folder"
-        raise UsageError(msg)
-
-
-def _write_front(workshop: Workshop, folder: Path) -> None:
-    """Write the front's table and its plans into a new folder, all or nothing."""
-    points = front(workshop)
-    names = [f"plan-{number:02}.json" for number in range(1, len(points) + 1)]
-    rows = [p.entry(n, workshop.judge.metric) for p, n in zip(points, names, strict=True)]
-    table = {"format": "onnxprune-front/1", "model": str(workshop.found.model.path), "points": rows}
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    draft.mkdir()
-    try:
-        for point, name in zip(points, names, strict=True):
-            made = point.candidate
-            plan = _plan(workshop, made.settled, made.recovered)
-            write_text(draft / name, plan.text())
-        write_text(draft / "front.json", dumps(table))
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _drop(

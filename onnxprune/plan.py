@@ -16,6 +16,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
+from onnxprune.model.save import write_text
 from onnxprune.report.json import dumps, read
 from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
 
@@ -33,6 +34,16 @@ class Plan:
     def text(self) -> str:
         """Render the file."""
         return dumps(self.content)
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written.
+        """
+        write_text(Path(path), self.text())
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -237,7 +248,7 @@ def _entry(group: Group, gone: list[int], step: int | None) -> dict[str, object]
     }
 
 
-def load_plan(path: Path, model: Model) -> Plan:
+def load_plan(source: Path | Plan, model: Model) -> Plan:
     """Read a plan and check that it belongs to a model.
 
     Raises
@@ -245,8 +256,11 @@ def load_plan(path: Path, model: Model) -> Plan:
     InputError
         If the file is missing, is no plan, or was made for another model.
     """
-    content = read(path, FORMAT, "plan")
-    if content["model"]["sha256"] != model.sha256:
-        msg = f"the plan {path} was made for another model (SHA-256 differs from {model.path})"
+    plan = source if isinstance(source, Plan) else Plan(read(source, FORMAT, "plan"))
+    made_for = plan.content["model"]
+    assert isinstance(made_for, Mapping)
+    if made_for["sha256"] != model.sha256:
+        which = "" if isinstance(source, Plan) else f" {source}"
+        msg = f"the plan{which} was made for another model (SHA-256 differs from {model.path})"
         raise InputError(msg)
-    return Plan(content)
+    return plan

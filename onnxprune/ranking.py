@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -36,12 +37,14 @@ _CHECKED = 32  # samples of these
 _STABLE = 0.8  # rank correlation of two halves below which samples are too few
 
 
-def sensitivity(source: Path, options: Options, *, progress: Progress | None = None) -> Ranking:
+def sensitivity(
+    source: Path | onnx.ModelProto, options: Options, *, progress: Progress | None = None
+) -> Ranking:
     """Measure and rank the channels of a model.
 
     Parameters
     ----------
-    source : Path
+    source : Path or ModelProto
     options : Options
     progress : Progress, optional
 
@@ -72,7 +75,7 @@ def sensitivity(source: Path, options: Options, *, progress: Progress | None = N
     ranked = [_ranked(g, measured.groups[g.name], trust.samples, halves) for g in task.groups]
     stable = [group.stability for group in ranked if group.stability is not None]
     report = Ranking(
-        source=str(source),
+        source=str(found.model.path),
         method=options.method,
         reasons=measured.reasons,
         groups=ranked,

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +141,7 @@ def report(
         groups=_with_methods(_changes(found.coupling.groups, proven.removed), measured),
         verified={"max_rel_error": proven.error, "samples": len(found.probes)},
         dims=found.dims,
-        options={n: str(v) if isinstance(v, Path) else v for n, v in asdict(options).items()},
+        options={field.name: _said(options, field.name) for field in fields(options)},
         seconds={},
         seed=options.seed,
         versions=versions(),
@@ -158,6 +158,15 @@ def report(
         rescaled=_rescaled(found, proven.keeps),
         added=_added(found.view.model, recovered.model),
     )
+
+
+def _said(options: Options, name: str) -> object:
+    """Return an option as the report holds it: of arrays, only that they were given."""
+    value = getattr(options, name)
+    if isinstance(value, Path):
+        return str(value)
+    held = name in {"data", "labels"} and value is not None and not isinstance(value, str)
+    return "(in memory)" if held else value
 
 
 def _with_methods(groups: Sequence[GroupChange], measured: Sensitivity | None) -> list[GroupChange]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import onnx
+
 from onnxprune.analysis import analyse, read_samples
 from onnxprune.bench.measure import measure
 from onnxprune.bench.table import save_table
@@ -21,8 +23,8 @@ _FEEDS = 4
 
 
 def bench(
-    first: Path,
-    second: Path | None,
+    first: Path | onnx.ModelProto,
+    second: Path | onnx.ModelProto | None,
     options: Options,
     *,
     trials: Trials | None = None,
@@ -33,8 +35,8 @@ def bench(
 
     Parameters
     ----------
-    first : Path
-    second : Path, optional
+    first : Path or ModelProto
+    second : Path or ModelProto, optional
     options : Options
     trials : Trials, optional
     table : Path, optional
@@ -63,7 +65,7 @@ def bench(
     clock.stage("bench")
     try:
         return measure(
-            [m.path for m in models],
+            [m.runnable for m in models],
             feeds,
             names=[str(m.path) for m in models],
             threads=options.threads,
@@ -92,7 +94,9 @@ def _feeds(samples: Samples, batch: int) -> list[Feeds]:
     return list(samples.feeds(chosen, batch))[:_FEEDS]
 
 
-def _tabulate(source: Path, options: Options, table: Path, progress: Progress) -> None:
+def _tabulate(
+    source: Path | onnx.ModelProto, options: Options, table: Path, progress: Progress
+) -> None:
     """Measure every operator at every width that it might be given."""
     found = analyse(source, options, progress)
     pace = set_pace(found, found.coupling.groups, options, progress)

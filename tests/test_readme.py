@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import onnx
 import pytest
 import typer
 
@@ -132,3 +133,19 @@ def test_the_main_job_does_what_it_says(tmp_path, monkeypatch, capsys):
     validate(report, "onnxprune-report/1", "report.json")
     assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
     assert any(group["after"] < group["before"] for group in report["groups"])
+
+
+def test_the_python_example_does_what_it_says(tmp_path, monkeypatch, capsys):
+    (example,) = (
+        code
+        for code in re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+        if "import onnxprune" in code
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    exec(compile(example, "README.md", "exec"), {})
+    macs, drop = map(float, capsys.readouterr().out.split())
+    assert 0.3 < macs <= 0.5
+    assert drop <= 0.05
+    assert onnx.load("small.onnx").graph.node
+    validate(json.loads(Path("plan.json").read_text()), "onnxprune-plan/1", "plan.json")

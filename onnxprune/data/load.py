@@ -1,11 +1,13 @@
-"""Calibration data from files and directories."""
+"""Calibration data: from files and directories, or held in memory."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from onnxprune.data.conform import Table, collect, table
+import numpy as np
+
+from onnxprune.data.conform import Table, collect, full_feed, table
 from onnxprune.data.files import load_array, load_arrays
 from onnxprune.data.images import IMAGE_SUFFIXES, load_images
 from onnxprune.data.loader import load_from_function
@@ -13,22 +15,23 @@ from onnxprune.data.samples import Samples, choose
 from onnxprune.data.specs import InputSpec
 from onnxprune.data.testsets import load_test_set, tensor_number
 from onnxprune.errors import InputError
+from onnxprune.options import Array, Data
 
 __all__ = ["load_from_function", "load_samples"]
 
 _TAKES = ".npz, .npy, a directory of these, ORT test_data_set_* or a directory of images"
 
 
-def load_samples(path: Path, specs: Sequence[InputSpec], *, limit: int, seed: int) -> Samples:
+def load_samples(data: Data, specs: Sequence[InputSpec], *, limit: int, seed: int) -> Samples:
     """Read calibration data (``--data``).
 
     Parameters
     ----------
-    path : Path
+    data : Path, array, mapping of input name to array, or tuple of feeds
         ``.npz`` (keys are input names), ``.npy`` (one input), a directory of these, a directory
         ``test_data_set_*`` of onnxruntime or one that holds several, or a directory of images.
         Arrays of the input's rank hold samples on axis 0; with one axis more, each entry is a
-        full feed.
+        full feed. An array is for the only input; several mappings are a full feed each.
     specs : sequence of InputSpec
     limit : int
         Most samples to take; a random subset, in order, where there are more.
@@ -40,8 +43,23 @@ def load_samples(path: Path, specs: Sequence[InputSpec], *, limit: int, seed: in
         If the data is missing, unreadable or does not fit the model.
     """
     if not specs:
-        msg = f"the model has no inputs, so {path} cannot be fed to it"
+        what = data if isinstance(data, Path) else "data"
+        msg = f"the model has no inputs, so {what} cannot be fed to it"
         raise InputError(msg)
+    if isinstance(data, Path):
+        return _load_path(data, specs, limit=limit, seed=seed)
+    if isinstance(data, np.ndarray):
+        return collect([_only(data, "data", specs)], specs, limit=limit, seed=seed)
+    if isinstance(data, Mapping):
+        return collect([table("data", data, specs)], specs, limit=limit, seed=seed)
+    if not data:
+        msg = "data gave no feeds"
+        raise InputError(msg)
+    feeds = [full_feed(f"feed {i} of data", feed, specs) for i, feed in enumerate(data)]
+    return collect(feeds, specs, limit=limit, seed=seed)
+
+
+def _load_path(path: Path, specs: Sequence[InputSpec], *, limit: int, seed: int) -> Samples:
     if path.is_dir():
         try:
             return _load_directory(path, specs, limit=limit, seed=seed)
@@ -119,11 +137,17 @@ def _load_file(path: Path, specs: Sequence[InputSpec]) -> Table:
     if suffix != ".npy":
         msg = f"cannot read {path} as calibration data; --data takes {_TAKES}, else use --loader"
         raise InputError(msg)
+    return _only(load_array(path), str(path), specs)
+
+
+def _only(array: Array, source: str, specs: Sequence[InputSpec]) -> Table:
+    """Feed an array to the only input."""
     if len(specs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in specs)
-        msg = f"{path} can feed one input, the model has {names}; save an .npz with these keys"
+        hint = "save an .npz with these keys" if source.endswith(".npy") else "give a dict of them"
+        msg = f"{source} can feed one input, the model has {names}; {hint}"
         raise InputError(msg)
-    return table(str(path), {specs[0].name: load_array(path)}, specs)
+    return table(source, {specs[0].name: array}, specs)
 
 
 def _natural(path: Path) -> tuple[tuple[int, str], ...]:

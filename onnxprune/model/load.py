@@ -10,17 +10,18 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, helper
 
 from onnxprune.errors import InputError
-from onnxprune.model.external import external_files
+from onnxprune.model.external import external_files, is_external
 from onnxprune.model.sniff import HEAD_BYTES, foreign_kind
 from onnxprune.model.tensors import check_tensor, iter_graphs, iter_nodes, iter_tensors
 from onnxprune.runtime.session import RunFailedError, Session
 
 __all__ = ["Model", "load"]
 
+_IN_MEMORY = Path("<model in memory>")
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_NODES = 1_000_000  # after functions are expanded; real models have some 10,000
 _LARGEST_FILE = 2**31 - 1  # bytes that protobuf parses
@@ -31,23 +32,32 @@ _Function = tuple[str, str, str]  # domain, name, overload
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model as it lies on disk.
+    """A model as it lies on disk, or as somebody holds it in memory.
 
     Attributes
     ----------
     path : Path
+        What messages call it; of a model in memory, no file.
     proto : ModelProto
         External data is not loaded. Nobody changes it.
     sha256 : str
         Of the file, and of the external data files after it in order of their names.
     bytes : int
         Of the file and its external data.
+    on_disk : bool
+        Whether ``path`` is a file.
     """
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
     bytes: int
+    on_disk: bool = True
+
+    @property
+    def runnable(self) -> Path | onnx.ModelProto:
+        """What a session is made of: the file, where there is one, finds its external data."""
+        return self.path if self.on_disk else self.proto
 
     @property
     def opset(self) -> int:
@@ -55,14 +65,15 @@ class Model:
         return _opset(self.proto)
 
 
-def load(path: Path) -> Model:
+def load(source: Path | onnx.ModelProto) -> Model:
     """Read a model, and check all that could go wrong before anything works on it.
 
     Duplicate names, cycles and undefined inputs are left to onnxruntime.
 
     Parameters
     ----------
-    path : Path
+    source : Path or ModelProto
+        A ModelProto is copied; it must hold its tensors' data.
 
     Returns
     -------
@@ -75,12 +86,17 @@ def load(path: Path) -> Model:
         outside its folder, it asks for more than onnxruntime knows, or is built to exhaust the
         machine.
     """
-    content = _read(path)
+    on_disk = isinstance(source, Path)
+    path = source if isinstance(source, Path) else _IN_MEMORY
+    content = _read(source) if isinstance(source, Path) else _serialized(source)
     proto = _parse(path, content)
     _check_versions(path, proto)
     _check_size(path, proto)
     _check_names(path, proto)
     for tensor in iter_tensors(proto):
+        if is_external(tensor) and not on_disk:
+            msg = f"{path} keeps '{tensor.name}' in another file: give the path of the model's file"
+            raise InputError(msg)
         check_tensor(tensor, path)
     digest, size = hashlib.sha256(content), len(content)
     for file in external_files(iter_tensors(proto), path).values():
@@ -88,7 +104,18 @@ def load(path: Path) -> Model:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    return Model(path, proto, digest.hexdigest(), size)
+    return Model(path, proto, digest.hexdigest(), size, on_disk)
+
+
+def _serialized(proto: object) -> bytes:
+    if not isinstance(proto, onnx.ModelProto):
+        msg = f"a model is a path or an onnx.ModelProto, not {type(proto).__name__}"
+        raise InputError(msg)
+    try:
+        return bytes(proto.SerializeToString())
+    except (EncodeError, ValueError) as error:
+        msg = f"{_IN_MEMORY} is larger than 2 GiB; save it with external data, and give its path"
+        raise InputError(msg) from error
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnxprune.data.files import load_array, load_arrays
 from onnxprune.data.samples import Samples
 from onnxprune.errors import InputError, UsageError
+from onnxprune.options import Data
 from onnxprune.quality.metrics import METRICS, Measure
 
 __all__ = ["check_labels", "read_labels"]
@@ -16,15 +17,15 @@ __all__ = ["check_labels", "read_labels"]
 Array = NDArray[np.generic]
 
 
-def read_labels(spec: str, data: Path | None, samples: Samples) -> NDArray[np.int64]:
+def read_labels(given: str | Array, data: "Data | None", samples: Samples) -> NDArray[np.int64]:
     """Read labels (``--labels``) and pick those of the samples that are used.
 
     Parameters
     ----------
-    spec : str
+    given : str or array
         A file (``.npy``, ``.npz`` with a key ``labels``, or text with one class number per line),
-        or a key of the ``.npz`` data.
-    data : Path, optional
+        or a key of the ``.npz`` data or of the arrays; or the labels themselves.
+    data : Path, mapping or other, optional
         The calibration data.
     samples : Samples
 
@@ -39,13 +40,14 @@ def read_labels(spec: str, data: Path | None, samples: Samples) -> NDArray[np.in
     InputError
         If the labels are no class numbers, or not one per sample.
     """
+    spec = given if isinstance(given, str) else "array"
     if samples.synthetic:
         msg = f"--labels {spec} needs the samples that it labels: give --data or --loader"
         raise UsageError(msg)
     if samples.origin is None:
         msg = f"--labels {spec}: not all files of the data were read; raise --samples"
         raise InputError(msg)
-    labels = _whole(_read(spec, data), spec)
+    labels = _whole(_read(given, data) if isinstance(given, str) else given, spec)
     count = len(labels) if labels.ndim else 1
     wanted = max(samples.origin) + 1 if samples.there is None else samples.there
     if count < wanted or (samples.there is not None and count > wanted):
@@ -82,7 +84,7 @@ def check_labels(
             raise InputError(msg)
 
 
-def _read(spec: str, data: Path | None) -> Array:
+def _read(spec: str, data: "Data | None") -> Array:
     path = Path(spec)
     suffix = path.suffix.lower()
     if path.is_file() and suffix == ".npy":
@@ -95,7 +97,9 @@ def _read(spec: str, data: Path | None) -> Array:
         except (ValueError, OSError) as error:
             msg = f"--labels {spec} is not one class number per line: {error}"
             raise InputError(msg) from error
-    if data is not None and data.suffix.lower() == ".npz" and data.is_file():
+    if isinstance(data, Mapping) and spec in data:
+        return data[spec]
+    if isinstance(data, Path) and data.suffix.lower() == ".npz" and data.is_file():
         return _pick(data, spec, spec)
     msg = f"--labels {spec} is neither a file nor a key of an .npz given by --data"
     raise UsageError(msg)

@@ -11,6 +11,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
 from onnxprune.lossless.find import Free
 from onnxprune.options import Options
+from onnxprune.plan import Plan, make_plan
 from onnxprune.progress import Progress
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
@@ -135,6 +136,22 @@ class Workshop:
             *(self.pace.notes if self.pace else ()),
             *summary.notes(self.splits, settled, self.measured),
         ]
+
+    def plan(self, settled: Settled, recovered: Recovered) -> Plan:
+        """Write down what goes, so that it can be repeated."""
+        return make_plan(
+            self.found,
+            settled.proven.removed,
+            settled.proven.keeps,
+            seed=self.options.seed,
+            samples=self.options.samples,
+            multiple_of=settled.selection.multiple_of,
+            steps=settled.selection.steps,
+            refitted=recovered.refitted,
+            added=recovered.added,
+            recovered=self.options.recover,
+            constants=self.free.constants,
+        )
 
     def time(self, model: onnx.ModelProto) -> BenchReport:
         """Time a model against the original."""

@@ -1,17 +1,22 @@
 """The front: what can be had between the original and the far end, each point with its plan."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from onnxprune.errors import BudgetError
+from onnxprune.errors import BudgetError, UsageError
+from onnxprune.model.save import write_text
 from onnxprune.quality.drop import drop_interval
+from onnxprune.report.json import dumps
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.search.path import nested_plans
 from onnxprune.selection.budget import Budget, farthest
 
-__all__ = ["Point", "front", "undominated"]
+__all__ = ["Point", "check_folder", "front", "undominated", "write_front"]
 
 _MOST = 8  # points that are made
 _COSTS = ("latency", "bytes", "macs", "params")
@@ -73,6 +78,37 @@ def front(workshop: Workshop) -> list[Point]:
             continue
         points.append(_point(workshop, candidate))
     return sorted(undominated(points), key=lambda point: -point.ratios["latency"])
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, before minutes of work, a folder that cannot be made.
+
+    Raises
+    ------
+    UsageError
+    """
+    if folder.exists() or not folder.absolute().parent.is_dir():
+        what = "exists already" if folder.exists() else "lies in a folder that does not exist"
+        msg = f"--pareto {folder} {what}; name a new folder"
+        raise UsageError(msg)
+
+
+def write_front(workshop: Workshop, folder: Path) -> None:
+    """Write the front's table and its plans into a new folder, all or nothing."""
+    points = front(workshop)
+    names = [f"plan-{number:02}.json" for number in range(1, len(points) + 1)]
+    rows = [p.entry(n, workshop.judge.metric) for p, n in zip(points, names, strict=True)]
+    table = {"format": "onnxprune-front/1", "model": str(workshop.found.model.path), "points": rows}
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    draft.mkdir()
+    try:
+        for point, name in zip(points, names, strict=True):
+            made = point.candidate
+            workshop.plan(made.settled, made.recovered).save(draft / name)
+        write_text(draft / "front.json", dumps(table))
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _point(workshop: Workshop, candidate: Candidate) -> Point:

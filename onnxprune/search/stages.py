@@ -57,7 +57,7 @@ def timed(
     """Time a model against the original."""
     progress.stage("bench")
     return measure(
-        [found.model.path if found.native else found.view.real, found.runnable(model)],
+        [found.model.runnable if found.native else found.view.real, found.runnable(model)],
         [found.stated_feed()],
         names=["original", "pruned"],
         threads=options.threads,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost
 from onnxprune.options import Options
 
@@ -61,19 +60,8 @@ class Budget:
 
 
 def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget | None:
-    """Make the budget that the options ask for; None where they ask for no ratio.
-
-    Raises
-    ------
-    UsageError
-        If a ratio is outside (0, 1).
-    """
+    """Make the budget that the options ask for; None where they ask for no ratio."""
     ratios = options.ratios
-    for name, ratio in ratios.items():
-        if not 0.0 < ratio < 1.0:
-            option = "size" if name == "bytes" else name
-            msg = f"--{option} {ratio:g} is not a ratio between 0 and 1; 0.5 asks for half"
-            raise UsageError(msg)
     return Budget(ratios, total, max(file_bytes - total.bytes, 0.0)) if ratios else None
 
 

@@ -1,0 +1,139 @@
+"""Options as people give them, texts of the command line or Python values, become one value."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onnxprune.errors import InputError, UsageError
+from onnxprune.options import Array, Data, Options
+
+__all__ = ["read_data", "read_options"]
+
+T = TypeVar("T")
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Gather the options among a command's arguments; what is not given keeps its default.
+
+    Parameters
+    ----------
+    given : mapping of str to value
+        By name as on the command line, with underscores. ``input_shape`` and ``dim`` may be
+        mappings or lists of texts; ``exclude`` and ``metric`` one text or several.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be read, or is out of its range.
+    InputError
+        If the data are nothing that can be fed.
+    """
+    read: dict[str, Any] = {
+        **{name: value for name, value in given.items() if value is not None},
+        "exclude": _several(given.get("exclude")),
+        "metric": _several(given.get("metric")),
+        "input_shapes": _shapes(given.get("input_shape")),
+        "dims": _dims(given.get("dim")),
+    }
+    for name in ("latency_table", "cache"):
+        if name in read:
+            read[name] = Path(read[name])
+    if "labels" in read:
+        read["labels"] = _labels(read["labels"])
+    if "data" in read:
+        read["data"] = read_data(read["data"], read.get("samples", Options().samples))
+    known = [field.name for field in fields(Options)]
+    return Options(**{name: read[name] for name in known if name in read})
+
+
+def read_data(data: object, limit: int) -> Data:
+    """Take data in any form; feeds are gathered, for they may come from a generator.
+
+    Parameters
+    ----------
+    data : path, array, mapping of str to array, or iterable of feeds
+    limit : int
+        No more feeds than this are asked for.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or a feed is no mapping.
+    """
+    if isinstance(data, str | PathLike):
+        return Path(data)
+    import numpy as np
+
+    if isinstance(data, Mapping):
+        return _arrays(data)
+    if isinstance(data, np.ndarray):
+        return data
+    if not isinstance(data, Iterable):
+        msg = f"data is {type(data).__name__}; give a path, arrays by input name, or feeds (dicts)"
+        raise InputError(msg)
+    return tuple(_feed(number, feed) for number, feed in enumerate(islice(data, limit)))
+
+
+def _feed(number: int, feed: object) -> dict[str, Array]:
+    if not isinstance(feed, Mapping):
+        msg = (
+            f"feed {number} of data is {type(feed).__name__}; "
+            "it must be a dict of input name to array"
+        )
+        raise InputError(msg)
+    return _arrays(feed)
+
+
+def _arrays(feed: Mapping[Any, Any]) -> dict[str, Array]:
+    """Copy: a generator may fill the same array again and again."""
+    import numpy as np
+
+    return {str(name): np.array(value) for name, value in feed.items()}
+
+
+def _labels(given: object) -> "str | Array":
+    if isinstance(given, str | PathLike):
+        return str(given)
+    import numpy as np
+
+    return np.asarray(given)
+
+
+def _several(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _shapes(
+    given: Mapping[str, Sequence[int]] | Sequence[str] | None,
+) -> dict[str, tuple[int, ...]]:
+    """Read every ``--input-shape``; the name is "" where it is left out."""
+    from onnxprune.data.specs import parse_input_shape
+
+    if isinstance(given, Mapping):
+        return {name: tuple(map(int, shape)) for name, shape in given.items()}
+    return _once([parse_input_shape(text) for text in given or ()], "--input-shape")
+
+
+def _dims(given: Mapping[str, int] | Sequence[str] | None) -> dict[str, int]:
+    """Read every ``--dim``."""
+    from onnxprune.data.specs import parse_dim
+
+    if isinstance(given, Mapping):
+        return {name: int(size) for name, size in given.items()}
+    return _once([parse_dim(text) for text in given or ()], "--dim")
+
+
+def _once(pairs: Sequence[tuple[str, T]], option: str) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            msg = f"{option} gives '{name}' twice: {found[name]} and {value}"
+            raise UsageError(msg)
+    return found
