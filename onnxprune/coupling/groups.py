@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxprune.coupling.collect import Collected
 from onnxprune.coupling.footprints import Footprint, Member, block_shares, footprints
 from onnxprune.coupling.relations import Axis, Contract, Positions
+from onnxprune.coupling.rules.joint_movement import MOVES
 from onnxprune.coupling.solver import Frozen, Solution
 from onnxprune.model.view import Node, View
 from onnxprune.model.weights import plain
@@ -21,6 +22,7 @@ __all__ = ["Coupling", "Group", "Kind", "Member", "make_groups"]
 Kind = Literal["filter", "neuron", "head", "head_dim", "unit", "stream", "expert", "conv_group"]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _RECURRENT = ("GRU", "LSTM", "RNN")
+_MOVES = (*MOVES, "Cast", "Concat", "DequantizeLinear", "Expand", "Identity", "Tile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,8 @@ def make_groups(
     """Form groups of channels with the same footprint.
 
     A class is a channel if something makes it (a constant enters an operator whose result
-    carries it), an activation carries it, and an exit contracts it.
+    carries it), an activation carries it, and an exit contracts it; or if a layer does so that
+    computes a constant (a bias of attention from relative positions).
     """
     contracts: dict[Axis, list[tuple[int, Contract]]] = defaultdict(list)
     summed: dict[int, set[str]] = defaultdict(set)
@@ -166,7 +169,15 @@ class _Context:
         """Has an exit that reads an activation, and something that makes it."""
         axes = {member.axis for member in members}
         exits = any(not self._constant(axis) for axis in axes if axis in self.contracts)
-        return (exits or bool(self._inside(axes))) and bool(self._makers(axes))
+        exits = exits or bool(self._inside(axes)) or bool(self._folded(axes))
+        return exits and bool(self._makers(axes))
+
+    def _folded(self, axes: set[Axis]) -> list[int]:
+        """Nodes of a layer that computes a constant, and does more than to move numbers."""
+        if not all(map(self._constant, axes)) or self.contracts.keys().isdisjoint(axes):
+            return []
+        made = (self.view.producers.get(axis.value) for axis in axes)
+        return sorted(n.index for n in made if n is not None and n.op_type not in _MOVES)
 
     def _inside(self, axes: set[Axis]) -> list[int]:
         """Nodes that make channels and sum them up again: queries and keys of fused attention."""
@@ -180,7 +191,8 @@ class _Context:
 
     def _makers(self, axes: set[Axis]) -> list[int]:
         """Nodes through which a constant of the class enters a computed value of it."""
-        nodes, values = set(self._inside(axes)), {axis.value for axis in axes}
+        nodes = {*self._inside(axes), *self._folded(axes)}
+        values = {axis.value for axis in axes}
         for value in values & self.collected.constants:
             for edge in self.view.consumers.get(value, ()):
                 outputs = self.view.by_index[edge.node].outputs

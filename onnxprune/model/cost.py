@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
+from onnxprune.model.derived import constant_values
 from onnxprune.model.einsum import einsum_terms
 from onnxprune.model.tensors import packed_bytes
 from onnxprune.model.view import Node, View
@@ -141,9 +142,12 @@ def _constant_terms(view: View) -> Iterator[Term]:
 
 
 def _mac_terms(view: View, trace: Trace) -> Iterator[Term]:
+    """Price what runs; what depends on constants alone is computed once, when a runtime loads."""
+    constants = constant_values(view)
     for node in view.nodes:
         known = all(v in trace.shapes for v in (*node.inputs, *node.outputs) if v)
-        if known and node.domain in ("", "com.microsoft"):
+        runs = not constants.issuperset(node.outputs)
+        if runs and known and node.domain in ("", "com.microsoft"):
             turns = _turns(view, trace, node)
             for macs, axes in _macs(node, trace):
                 yield Term(node.name, Cost(0, turns * macs, 0), axes)

@@ -1,10 +1,17 @@
 """Shapes that transformers take: which groups they have, and that all of them cut."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.coupling.nets import Net, cuts_hold, look
+from onnxprune.model.cost import CostModel
+from onnxprune.model.view import build_view
+from onnxprune.runtime.trace import trace
+from onnxprune.sensitivity.gradient.backward import differentiate
+from onnxprune.sensitivity.gradient.tape import Tape
+from tests.coupling.nets import Net, cuts_hold, feeds, look
 
 _HEADS, _DIM, _WIDTH = 4, 6, 16
 
@@ -256,3 +263,73 @@ def test_softmax_over_channels_freezes_them():
     looked = look(_out(net, x, 8))
     assert not looked.found
     assert looked.why("a", 1) == "Softmax over this axis"
+
+
+def _position_bias(folded):
+    """Attention with a bias that a small network makes of relative positions, as in Swin V2."""
+    net = Net()
+    x = net.linear(net.input("n", 6, 5), 5, 16, name="embed")
+    q, k, v = (_heads(net, net.linear(x, 16, 24, name=n)) for n in "qkv")
+    scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if folded:  # by the exporter, up to the bias
+        hidden = net.op("Add", net.weight(36, 10, name="folded"), net.weight(10), name="hidden")
+    else:
+        hidden = net.linear(net.weight(36, 2), 2, 10, name="hidden")
+    bias = net.linear(net.op("Relu", hidden), 10, _HEADS, name="bias")
+    bias = net.op("Reshape", net.op("Transpose", bias, perm=[1, 0]), net.constant([1, -1, 6, 6]))
+    weights = net.op("Softmax", net.op("Add", scores, net.op("Sigmoid", bias)), axis=-1)
+    mixed = net.op("Transpose", net.op("MatMul", weights, v), perm=[0, 2, 1, 3])
+    y = net.linear(net.reshape(mixed, 0, 0, 24), 24, 16, name="o")
+    return _out(net, net.op("Add", x, y))
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_layers_that_compute_a_constant(folded):
+    looked = cuts_hold(_position_bias(folded))
+    group = looked.group("hidden")
+    assert (group.kind, group.size, group.exact) == ("neuron", 10, True)
+    assert _cost(looked.cut([(group, [1, 2, 3, 4, 5])])).macs == _cost(looked.model).macs
+    tape = Tape(looked.view, looked.traces[0], feeds(looked.model)[0])
+    missing = differentiate(tape, looked.coupling, [group], ["out"]).missing
+    assert "constant" in missing["hidden"]  # no derivative: the group is measured by removing
+
+
+def _cost(model):
+    view = build_view(model, Path())
+    return CostModel(view, trace(view, feeds(model)[0])).total
+
+
+def test_constants_that_are_only_moved_are_no_layers():
+    """Two factors of one weight: their inner axis is no layer's, and nothing runs there."""
+    net = Net()
+    x = _tokens(net)
+    weight = net.op(
+        "MatMul", net.op("Transpose", net.weight(4, 16), perm=[1, 0]), net.weight(4, 16)
+    )
+    looked = cuts_hold(_out(net, net.op("Relu", net.op("MatMul", x, weight, name="up"))))
+    assert {g.size for g in looked.coupling.groups} == {16}
+
+
+def test_rotary_pairs_of_strided_slices():
+    """All heads share one table, and lose the same pairs: each block keeps what the others keep."""
+    net = Net()
+    x = net.linear(net.input("n", 6, 5), 5, 16, name="embed")
+    angle = np.repeat(net.rng.standard_normal((6, 4)).astype(np.float32), 2, axis=1)
+    cos, sin = net.constant(np.cos(angle)), net.constant(np.sin(angle))
+
+    def rotate(x):
+        even, odd = (
+            net.op("Slice", x, *(net.constant([i]) for i in (first, 2**31, 3, 2)))
+            for first in (0, 1)
+        )
+        parts = [net.op("Unsqueeze", v, net.constant([-1])) for v in (net.op("Neg", odd), even)]
+        turned = net.reshape(net.op("Concat", *parts, axis=-1), 0, 0, 0, 8)
+        return net.op("Add", net.op("Mul", x, cos), net.op("Mul", turned, sin))
+
+    q, k = (rotate(_heads(net, net.linear(x, 16, 32, name=n), dim=8)) for n in "qk")
+    v = _heads(net, net.linear(x, 16, 32, name="v"), dim=8)
+    looked = cuts_hold(
+        _out(net, net.op("Add", x, net.linear(_attend(net, q, k, v, dim=8), 32, 16)))
+    )
+    pairs = next(g for g in looked.coupling.groups if g.kind == "head_dim" and "q" in g.nodes)
+    assert pairs.size == 4

@@ -58,8 +58,10 @@ class Site:
         return count // len(mask)
 
     def ragged(self, value: str, axis: int) -> bool:
-        """Say whether each block of an axis keeps positions of its own."""
-        return any(a.by >= 0 and (a.value, a.axis) == (value, axis) for a in self.keeps)
+        """Say whether the blocks of an axis keep different positions."""
+        joint = [a for a in self.keeps if a.by >= 0 and (a.value, a.axis) == (value, axis)]
+        rows = [self.keeps[a].reshape(-1, self.trace.shapes[value][axis]) for a in joint]
+        return any((found != found[:1]).any() for found in rows)
 
     def parameter(self, slot: int) -> Array | None:
         """Return the value of a parameter input at this trace, None where data decide it."""

@@ -208,6 +208,8 @@ class _Walk:
                     return f"{nodes[nodes[index].owner].op_type}: it has bodies"
                 if index in self.broken:
                     return self.broken[index]
+                if self.coupling.collected.constants.issuperset(nodes[index].outputs):
+                    return f"{nodes[index].op_type}: its result is a constant"
                 if index in self.reached and (index, contract.slot) not in self.edges:
                     return f"{nodes[index].op_type}: its input is no float"
         return None
