@@ -25,6 +25,7 @@ from onnxprune.model.tensors import from_array, iter_tensors, to_array
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
+from onnxprune.profiles import Profile, look
 from onnxprune.progress import Progress
 from onnxprune.rewrite.native import runs_natively
 from onnxprune.rewrite.verify import Verifier
@@ -63,6 +64,8 @@ class Analysis:
         Two random samples for verification; the user's where the model runs on no random ones.
     steps : mapping of Axis to int
         Widths that pay are multiples of these; empty where nobody asked.
+    profiles : tuple of Profile
+        At the sizes that the user wants to be timed; empty where nobody asked.
     """
 
     model: Model
@@ -77,6 +80,7 @@ class Analysis:
     coupling: Coupling
     probes: tuple[Feeds, ...]
     steps: Mapping[Axis, int] = field(default_factory=dict)
+    profiles: tuple[Profile, ...] = ()
 
     @cached_property
     def verifier(self) -> Verifier:
@@ -98,6 +102,10 @@ class Analysis:
         if all(example[name].shape == shape for name, shape in self.shapes.items()):
             return example
         return random_feed(self.model.proto, self.specs, self.shapes, np.random.default_rng(0))
+
+    def timed_at(self) -> tuple[Profile, ...]:
+        """Return what is timed: the profiles, or the stated sizes."""
+        return self.profiles or (Profile(self.dims, self.stated_feed(), self.stated),)
 
     @property
     def dims(self) -> dict[str, int]:
@@ -162,6 +170,7 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
         costs=CostModel(view, first),
         coupling=coupling,
         probes=probes,
+        profiles=look(view, model.proto, specs, samples, shapes, options.profiles, _DEADLINE),
     )
 
 

@@ -41,6 +41,9 @@ Array: TypeAlias = NDArray[np.generic]
 Feeding: TypeAlias = Place | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]
 
 
+Profiles: TypeAlias = Sequence[Mapping[str, int] | str]
+
+
 class Inputs(TypedDict, total=False):
     """Options of every function: what models are fed with, and how much of it."""
 
@@ -70,6 +73,7 @@ class Measuring(Inspecting, total=False):
 class Applying(Inputs, total=False):
     """Options of `apply`: also how the result is judged and timed."""
 
+    profile: Profiles
     metric: str | Sequence[str]
     labels: Place | Array | None
     confidence: float
@@ -93,6 +97,7 @@ class Pruning(Measuring, Applying, total=False):
 class Benching(Inputs, total=False):
     """Options of `bench`: also how much is timed."""
 
+    profile: Profiles
     threads: int
     provider: str
     time_limit: float

@@ -34,6 +34,7 @@ __all__ = [
     "Params",
     "Pareto",
     "PlanFile",
+    "Profile",
     "Provider",
     "Quiet",
     "Recover",
@@ -148,6 +149,14 @@ InputShape = Annotated[
 Dim = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=N", help="Size of a named dynamic dimension. Repeatable."),
+]
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=N[,NAME=N]",
+        help="Sizes of named dynamic dimensions to time at. Repeatable: a latency is then promised "
+        "at each of them.",
+    ),
 ]
 Samples = Annotated[int, typer.Option(metavar="N", min=1, help="Most samples to use.")]
 Seed = Annotated[int, typer.Option(metavar="S", min=0, help="Fixes every random choice.")]

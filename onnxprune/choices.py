@@ -41,6 +41,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         "metric": _several(given.get("metric")),
         "input_shapes": _shapes(given.get("input_shape")),
         "dims": _dims(given.get("dim")),
+        "profiles": _profiles(given.get("profile")),
     }
     for name in ("latency_table", "cache"):
         if name in read:
@@ -128,6 +129,18 @@ def _dims(given: Mapping[str, int] | Sequence[str] | None) -> dict[str, int]:
     if isinstance(given, Mapping):
         return {name: int(size) for name, size in given.items()}
     return _once([parse_dim(text) for text in given or ()], "--dim")
+
+
+def _profiles(given: Sequence[str | Mapping[str, int]] | None) -> tuple[dict[str, int], ...]:
+    """Read every ``--profile``."""
+    from onnxprune.data.specs import parse_profile
+
+    found = [parse_profile(p) if isinstance(p, str) else dict(p) for p in given or ()]
+    for number, profile in enumerate(found):
+        if profile in found[:number]:
+            msg = f"--profile gives {profile} twice; each profile counts once"
+            raise UsageError(msg)
+    return tuple(found)
 
 
 def _once(pairs: Sequence[tuple[str, T]], option: str) -> dict[str, T]:

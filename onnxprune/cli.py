@@ -37,6 +37,7 @@ from onnxprune.arguments import (
     Params,
     Pareto,
     PlanFile,
+    Profile,
     Provider,
     Quiet,
     Recover,
@@ -117,6 +118,7 @@ def run(
     cache: Cache = None,
     input_shape: InputShape = None,
     dim: Dim = None,
+    profile: Profile = None,
     json: Json = None,
     save_plan: SavePlan = None,
     pareto: Pareto = None,
@@ -133,15 +135,9 @@ def run(
     from onnxprune import pipeline
 
     work = partial(
-        pipeline.run,
-        source,
-        target,
-        options,
-        save_plan=save_plan,
-        pareto=pareto,
-        dry_run=dry_run,
-        force=force,
-    )
+        pipeline.run, source, target, options,
+        save_plan=save_plan, pareto=pareto, dry_run=dry_run, force=force,
+    )  # fmt: skip
     answer(
         work,
         json,
@@ -218,6 +214,7 @@ def apply(
     provider: Provider = _DEFAULTS.provider,
     input_shape: InputShape = None,
     dim: Dim = None,
+    profile: Profile = None,
     json: Json = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -279,6 +276,7 @@ def bench(
     cache: Cache = None,
     input_shape: InputShape = None,
     dim: Dim = None,
+    profile: Profile = None,
     json: Json = None,
     quiet: Quiet = False,
 ) -> None:

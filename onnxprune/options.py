@@ -57,6 +57,9 @@ class Options:
         Kept widths are multiples of this; chosen by the selection when absent.
     input_shapes : mapping of input name to shape
     dims : mapping of symbolic dimension name to size
+    profiles : tuple of mapping of dimension name to size
+        Sizes at each of which the model is timed, and a latency promised; one run of the stated
+        sizes without any.
     samples : int
         Most calibration samples to use.
     seed : int
@@ -94,6 +97,7 @@ class Options:
     multiple_of: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
+    profiles: tuple[Mapping[str, int], ...] = ()
     samples: int = 512
     seed: int = 0
     threads: int = 1

@@ -146,9 +146,7 @@ def report(
         seed=options.seed,
         versions=versions(),
         warnings=[
-            *synthetic(found),
-            *types(found),
-            *noise(found, proven),
+            *(*synthetic(found), *types(found), *noise(found, proven)),
             *remarks,
             *folding,
             *timed.warnings,
@@ -157,6 +155,7 @@ def report(
         refitted=recovered.refitted,
         rescaled=_rescaled(found, proven.keeps),
         added=_added(found.view.model, recovered.model),
+        profiles=timed.profiles,
     )
 
 

@@ -1,17 +1,19 @@
 """The bench command: one model, two against each other, and the operators of one."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 
 from onnxprune.analysis import analyse, read_samples
-from onnxprune.bench.measure import measure
+from onnxprune.bench.measure import measure, worst
 from onnxprune.bench.table import save_table
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.errors import InputError, UsageError
-from onnxprune.model.load import load
+from onnxprune.model.load import Model, load
 from onnxprune.options import Options, Trials
+from onnxprune.profiles import feeds_at
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.report.values import BenchReport
 from onnxprune.runtime.session import Feeds, RunFailedError, check_provider
@@ -59,10 +61,32 @@ def bench(
     models = [load(path) for path in (first, second) if path is not None]
     specs = input_specs(models[0].proto)
     samples, shapes = read_samples(models[0], specs, options)
-    feeds = _feeds(samples, trials.batch)
+    at = [
+        (named_dims(specs, sizes), feeds)
+        for sizes, feeds in (
+            feeds_at(models[0].proto, specs, samples, shapes, profile, _FEEDS)
+            for profile in options.profiles
+        )
+    ]
+    if at and trials.batch > 1:
+        msg = f"--batch {trials.batch} and --profile both give sizes: leave one of them out"
+        raise UsageError(msg)
+    timed = at or [(named_dims(specs, shapes), _feeds(samples, trials.batch))]
     if table is not None:
         _tabulate(first, options, table, clock)
     clock.stage("bench")
+    reports = [_measured(models, feeds, dims, options, trials, clock) for dims, feeds in timed]
+    return worst(reports) if at else reports[0]
+
+
+def _measured(
+    models: Sequence[Model],
+    feeds: Sequence[Feeds],
+    dims: Mapping[str, int],
+    options: Options,
+    trials: Trials,
+    progress: Progress,
+) -> BenchReport:
     try:
         return measure(
             [m.runnable for m in models],
@@ -74,8 +98,8 @@ def bench(
             min_runs=trials.runs,
             warm_up=trials.warm_up,
             seed=options.seed,
-            dims=named_dims(specs, shapes),
-            progress=clock,
+            dims=dims,
+            progress=progress,
         )
     except RunFailedError as error:
         paths = " or ".join(str(m.path) for m in models)
@@ -100,4 +124,4 @@ def _tabulate(
     """Measure every operator at every width that it might be given."""
     found = analyse(source, options, progress)
     pace = set_pace(found, found.coupling.groups, options, progress)
-    save_table(pace.table.with_fit(found.model.sha256, pace.fit), table)
+    save_table(pace.table, table)

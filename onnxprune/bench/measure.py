@@ -18,10 +18,10 @@ from onnxprune.bench.readings import WARM_UP_RUNS, Round, Stopwatch
 from onnxprune.bench.statistics import choose, clocks
 from onnxprune.bench.summary import summarize
 from onnxprune.progress import Progress, Silent
-from onnxprune.report.values import BenchReport
+from onnxprune.report.values import BenchReport, ProfileLatency
 from onnxprune.runtime.session import Feeds
 
-__all__ = ["measure"]
+__all__ = ["measure", "worst"]
 
 STEADY = 0.02  # half width of the interval that needs no further pairs
 LEAST_PAIRS = 2  # one pair has no spread
@@ -87,6 +87,32 @@ def measure(
         rounds, names=names, threads=threads, provider=provider, pairs=pairs, min_runs=min_runs,
         warm_up=warm_up, dims=dims or {}, machine=facts,
     )  # fmt: skip
+
+
+def worst(reports: Sequence[BenchReport]) -> BenchReport:
+    """Join the reports of several profiles: the one counts that promises least.
+
+    Parameters
+    ----------
+    reports : sequence of BenchReport
+        At least one, all of the same models.
+
+    Returns
+    -------
+    BenchReport
+        The slowest where one model was timed.
+    """
+
+    def least(report: BenchReport) -> tuple[float, float]:
+        high = report.interval[1] if report.interval is not None else 0.0
+        return high, report.latency_ms[-1].median
+
+    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    profiles = tuple(
+        ProfileLatency(r.dims, r.latency_ms, r.ratio, r.interval, r.clock, r.verdict)
+        for r in reports
+    )
+    return replace(max(reports, key=least), warnings=tuple(warnings), profiles=profiles)
 
 
 def _rounds(

@@ -16,6 +16,7 @@ from onnxprune.report.json import read, write
 __all__ = ["Entry", "LatencyTable", "Pays", "load_table", "save_table"]
 
 FORMAT = "onnxprune-latency/1"
+Sizes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +93,29 @@ class LatencyTable:
     machine : mapping of str to str
     pays : mapping of kind to Pays
     entries : mapping of signature to Entry
-    fits : mapping of a model's SHA-256 to Fit
-        How the times add up in whole models.
+    fits : mapping of a model's SHA-256 and sizes to Fit
+        How the times add up in whole models; sizes are (dimension, size) pairs.
     """
 
     machine: Mapping[str, str]
     pays: Mapping[str, Pays] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
-    fits: Mapping[str, Fit] = field(default_factory=dict)
+    fits: Mapping[tuple[str, Sizes], Fit] = field(default_factory=dict)
 
     def with_(self, pays: Mapping[str, Pays], entries: Mapping[str, Entry]) -> "LatencyTable":
         """Return a table that also knows these."""
         pays, entries = {**self.pays, **pays}, {**self.entries, **entries}
         return LatencyTable(self.machine, pays, entries, self.fits)
 
-    def with_fit(self, sha256: str, fit: Fit) -> "LatencyTable":
-        """Return a table that also knows how its times add up in a model."""
-        return LatencyTable(self.machine, self.pays, self.entries, {**self.fits, sha256: fit})
+    def with_fit(self, sha256: str, dims: Mapping[str, int], fit: Fit) -> "LatencyTable":
+        """Return a table that also knows how its times add up in a model at some sizes."""
+        fits = {**self.fits, (sha256, tuple(sorted(dims.items()))): fit}
+        return LatencyTable(self.machine, self.pays, self.entries, fits)
+
+    def fit_of(self, sha256: str, dims: Mapping[str, int]) -> Fit:
+        """Return how the times add up in a model; at other sizes if these are not known."""
+        known = [fit for (model, _), fit in self.fits.items() if model == sha256]
+        return self.fits.get((sha256, tuple(sorted(dims.items()))), known[0] if known else Fit())
 
     def document(self) -> dict[str, object]:
         """Return the file's content."""
@@ -129,7 +136,10 @@ class LatencyTable:
                 }
                 for name, entry in sorted(self.entries.items())
             ],
-            "models": [{"sha256": sha, **asdict(fit)} for sha, fit in sorted(self.fits.items())],
+            "models": [
+                {"sha256": sha, "dims": dict(dims), **asdict(fit)}
+                for (sha, dims), fit in sorted(self.fits.items(), key=lambda item: item[0])
+            ],
         }
 
 
@@ -155,7 +165,10 @@ def load_table(path: Path) -> LatencyTable:
     content = read(path, FORMAT, "latency table")
     pays = {k["kind"]: Pays(tuple(k["steps"]), k["cliff"]) for k in content["kinds"]}
     entries = dict(_entry(o, path) for o in content["operators"])
-    fits = {row.pop("sha256"): Fit(**row) for row in content["models"]}
+    fits = {
+        (row.pop("sha256"), tuple(sorted(row.pop("dims", {}).items()))): Fit(**row)
+        for row in content["models"]
+    }
     return LatencyTable(content["machine"], pays, entries, fits)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "named_dims",
     "parse_dim",
     "parse_input_shape",
+    "parse_profile",
     "resolve_shapes",
 ]
 
@@ -153,6 +154,21 @@ def parse_dim(text: str) -> tuple[str, int]:
     return name, int(size)
 
 
+def parse_profile(text: str) -> dict[str, int]:
+    """Read one ``--profile``: ``batch=8,seq=128``.
+
+    Raises
+    ------
+    UsageError
+        If it is no list of NAME=N, or gives a name twice.
+    """
+    pairs = [parse_dim(part) for part in text.split(",")]
+    if len(dict(pairs)) < len(pairs):
+        msg = f"profile '{text}' gives a dimension twice"
+        raise UsageError(msg)
+    return dict(pairs)
+
+
 def resolve_shapes(
     specs: Sequence[InputSpec],
     *,
@@ -239,7 +255,16 @@ def _from_user(
                 raise UsageError(msg)
             _bind(sizes, spec.dim(axis), size, UsageError, "the input shapes and dimensions")
     known = sorted({dim for spec in specs for dim in spec.shape if isinstance(dim, str)})
+    nameless = {
+        f"{spec.name}[{axis}]": (spec.name, axis)
+        for spec in specs
+        for axis, dim in enumerate(spec.shape)
+        if dim is None
+    }
     for name, size in dims.items():
+        if name in nameless:
+            _bind(sizes, nameless[name], size, UsageError, "the input shapes and dimensions")
+            continue
         if name not in known:
             hint = did_you_mean(name, known) or "; all are fixed or nameless (use --input-shape)"
             msg = f"no input has a dimension named '{name}'{hint}"

@@ -1,15 +1,11 @@
-"""Reports as a person reads them: at most 80 columns, plain text where nobody's terminal is."""
+"""Reports as a person reads them."""
 
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
+from onnxprune.report.page import Page, exact, percent, short, yes
 from onnxprune.report.values import (
     BenchReport,
     Drop,
@@ -19,6 +15,7 @@ from onnxprune.report.values import (
     GroupInfo,
     Inspection,
     Lossless,
+    ProfileLatency,
     RankedGroup,
     Ranking,
     Ratios,
@@ -28,7 +25,6 @@ from onnxprune.report.values import (
 
 __all__ = ["print_report"]
 
-_WIDTH = 80
 _MOST_GROUPS = 15
 
 
@@ -48,7 +44,7 @@ def print_report(
     written : sequence of str
         What was written where, such as ``"model out.onnx"``; the last lines.
     """
-    page = _Page(file)
+    page = Page(file)
     with page.whole():
         match report:
             case Report():
@@ -68,55 +64,13 @@ def print_report(
             page.say(f"wrote {line}")
 
 
-class _Page:
-    """Where lines and tables go; ``>`` before a column's title aligns it to the right."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
-        self._fancy = self._console.is_terminal
-        self._width = min(self._console.width, _WIDTH) if self._fancy else _WIDTH
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Write all at once: rich ends the process when a pipe breaks while it prints."""
-        with self._console.capture() as page:
-            yield
-        self._file.write(page.get())
-
-    def say(self, text: str = "", *, style: str | None = None) -> None:
-        # Long paths and names stay whole: they are there to be copied.
-        lines = textwrap.wrap(
-            text,
-            self._width,
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for line in lines or [""]:
-            self._console.print(line, soft_wrap=True, style=style)
-
-    def heading(self, text: str) -> None:
-        self.say()
-        self.say(text, style="bold")
-
-    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        box, gap = (SIMPLE_HEAD, 1) if self._fancy else (None, 2)
-        table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-        for title in titles:
-            name = title.removeprefix(">")
-            table.add_column(name, justify="right" if name != title else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table, width=self._width)
-
-
-def _report(page: _Page, report: Report) -> None:
+def _report(page: Page, report: Report) -> None:
     page.say(f"{report.source} -> {report.target or 'nothing written (dry run)'}")
     _lossless(page, report.lossless)
     page.say()
     page.table(("", ">before", ">after", ">ratio"), _figures(report))
     _latency_remark(page, report.ratios)
+    _profiles(page, report.profiles)
     if report.drop is not None:
         _drop(page, report.drop)
     if report.verified is not None:
@@ -128,7 +82,7 @@ def _report(page: _Page, report: Report) -> None:
     page.say()
 
 
-def _lossless(page: _Page, free: Lossless | None) -> None:
+def _lossless(page: Page, free: Lossless | None) -> None:
     if free is None or not free.channels:
         return
     seen = f"{free.proven} by the weights alone"
@@ -141,7 +95,7 @@ def _lossless(page: _Page, free: Lossless | None) -> None:
     )
 
 
-def _drop(page: _Page, drop: Drop) -> None:
+def _drop(page: Page, drop: Drop) -> None:
     interval = "" if drop.interval is None else " (95 %: {:.4f} to {:.4f})".format(*drop.interval)
     worst = "" if drop.worst_class is None else f"; worst class {drop.worst_class:.4f}"
     allowed = "" if drop.limit is None else f"; allowed {drop.limit:g}"
@@ -165,16 +119,18 @@ def _figures(report: Report) -> Iterable[Sequence[str]]:
     yield _row("bytes", before.bytes, after.bytes, ratios.bytes)
     peak = after.peak_bytes / max(before.peak_bytes, 1)
     yield _row("bytes of activations, at most", before.peak_bytes, after.peak_bytes, peak)
-    interval = ""
-    if ratios.latency_interval is not None:
-        interval = " ({:.3f}-{:.3f})".format(*ratios.latency_interval)
-    ratio = "-" if ratios.latency is None else f"{ratios.latency:.3f}{interval}"
+    ratio = _ratio(ratios.latency, ratios.latency_interval)
     yield "latency, median ms", *(_ms(f, "median") for f in (before, after)), ratio
     yield "latency, p90 ms", *(_ms(f, "p90") for f in (before, after)), ""
 
 
+def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
+    ends = "" if interval is None else " ({:.3f}-{:.3f})".format(*interval)
+    return "-" if ratio is None else f"{ratio:.3f}{ends}"
+
+
 def _row(name: str, before: int, after: int, ratio: float) -> Sequence[str]:
-    return name, _exact(before), _exact(after), f"{ratio:.3f}"
+    return name, exact(before), exact(after), f"{ratio:.3f}"
 
 
 def _ms(figures: Figures, which: str) -> str:
@@ -182,7 +138,7 @@ def _ms(figures: Figures, which: str) -> str:
     return "-" if latency is None else f"{getattr(latency, which):.3f}"
 
 
-def _latency_remark(page: _Page, ratios: Ratios) -> None:
+def _latency_remark(page: Page, ratios: Ratios) -> None:
     if ratios.latency is None or ratios.latency_interval is None:
         return
     low, high = ratios.latency_interval
@@ -193,7 +149,31 @@ def _latency_remark(page: _Page, ratios: Ratios) -> None:
     page.say(f"latency: {verdict} (99 % interval over pairs of sessions{clock})")
 
 
-def _changes(page: _Page, groups: Sequence[GroupChange]) -> None:
+def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
+    """What was timed at each profile's sizes; the figures above are those of the worst."""
+    if not profiles:
+        return
+    page.heading("latency by profile, median ms; the worst is what counts above")
+    two = len(profiles[0].latency_ms) == 2
+    page.table(
+        ("sizes", ">before", ">after", ">ratio (99 %)") if two else ("sizes", ">median ms"),
+        (
+            (
+                short(", ".join(f"{name}={size}" for name, size in p.dims.items()), 40),
+                *(f"{latency.median:.3f}" for latency in p.latency_ms),
+                *(
+                    [f"{p.ratio:.3f} ({p.interval[0]:.3f}-{p.interval[1]:.3f})"]
+                    if p.interval
+                    else []
+                ),
+            )
+            for p in profiles
+        ),
+    )
+    page.say()
+
+
+def _changes(page: Page, groups: Sequence[GroupChange]) -> None:
     shrank = sorted((g for g in groups if g.after < g.before), key=lambda g: g.after - g.before)
     page.heading(f"{len(shrank)} of {len(groups)} groups shrank")
     if not shrank:
@@ -201,7 +181,7 @@ def _changes(page: _Page, groups: Sequence[GroupChange]) -> None:
     page.table(
         ("group", "kind", ">channels", "exact", "ordered by"),
         (
-            (_short(g.name, 30), g.kind, f"{g.before} -> {g.after}", _yes(g.exact), g.method)
+            (short(g.name, 30), g.kind, f"{g.before} -> {g.after}", yes(g.exact), g.method)
             for g in shrank[:_MOST_GROUPS]
         ),
     )
@@ -211,7 +191,7 @@ def _changes(page: _Page, groups: Sequence[GroupChange]) -> None:
         page.say(f"and {len(rest)} more, {channels} channels fewer together (all in the JSON)")
 
 
-def _inspection(page: _Page, found: Inspection) -> None:
+def _inspection(page: Page, found: Inspection) -> None:
     page.say(
         f"{found.source}: {found.params:,} parameters, {found.macs:,} MACs (multiply-accumulates), "
         f"{found.bytes:,} bytes, opset {found.opset}"
@@ -236,17 +216,17 @@ def _inspection(page: _Page, found: Inspection) -> None:
 
 def _group_row(found: Inspection, group: GroupInfo) -> Sequence[str]:
     return (
-        _short(group.name, 24),
+        short(group.name, 24),
         group.kind,
         str(group.channels),
-        _percent(group.params, found.params),
-        _percent(group.macs, found.macs),
-        _yes(group.exact),
-        "-" if group.verified is None else _yes(group.verified),
+        percent(group.params, found.params),
+        percent(group.macs, found.macs),
+        yes(group.exact),
+        "-" if group.verified is None else yes(group.verified),
     )
 
 
-def _ranking(page: _Page, found: Ranking) -> None:
+def _ranking(page: Page, found: Ranking) -> None:
     page.say(
         f"{found.source}: {len(found.groups)} groups, {found.samples} samples, "
         f"at the cost of {found.forwards:,.0f} passes over them"
@@ -286,7 +266,7 @@ def _loss(group: RankedGroup, share: float) -> float:
 
 def _ranked_row(group: RankedGroup) -> Sequence[str]:
     return (
-        _short(group.name, 22),
+        short(group.name, 22),
         group.kind,
         str(group.channels),
         f"{group.method}{'*' if group.partial else ''}",
@@ -296,7 +276,7 @@ def _ranked_row(group: RankedGroup) -> Sequence[str]:
     )
 
 
-def _frozen(page: _Page, found: Inspection) -> None:
+def _frozen(page: Page, found: Inspection) -> None:
     """What costs coverage, the most first; freeing either axis of a weight would do."""
     costly = [f for f in found.frozen if f.params or f.macs]
     page.heading(f"{len(costly)} frozen axes of weights that no group shrinks, by reason")
@@ -304,8 +284,8 @@ def _frozen(page: _Page, found: Inspection) -> None:
         first, weights = axes[0], {f.value: f for f in axes}.values()
         params, macs = sum(f.params for f in weights), sum(f.macs for f in weights)
         page.say(
-            f"{_percent(params, found.params)} of the parameters, "
-            f"{_percent(macs, found.macs)} of the MACs: {_because(first)}"
+            f"{percent(params, found.params)} of the parameters, "
+            f"{percent(macs, found.macs)} of the MACs: {_because(first)}"
         )
         page.say(
             f"  in {len(weights)} weights, such as '{first.value}', axis {first.axis}; "
@@ -332,11 +312,11 @@ def _because(frozen: FrozenAxis) -> str:
     return frozen.reason if named else f"{frozen.reason} ({frozen.op})"
 
 
-def _bench(page: _Page, bench: BenchReport) -> None:
+def _bench(page: Page, bench: BenchReport) -> None:
     page.table(
         ("", "model", ">median ms", ">p90 ms", ">p99 ms"),
         (
-            (letter, _short(model, 40), *(f"{ms:.3f}" for ms in (each.median, each.p90, each.p99)))
+            (letter, short(model, 40), *(f"{ms:.3f}" for ms in (each.median, each.p90, each.p99)))
             for letter, model, each in zip("AB", bench.models, bench.latency_ms, strict=False)
         ),
     )
@@ -351,11 +331,12 @@ def _bench(page: _Page, bench: BenchReport) -> None:
         f"{bench.pairs} pairs of sessions, {bench.runs} runs, threads: {bench.threads}, "
         f"{bench.provider}"
     )
-    if bench.dims:
+    if bench.dims and not bench.profiles:
         page.say("dims: " + ", ".join(f"{name}={size}" for name, size in bench.dims.items()))
+    _profiles(page, bench.profiles)
 
 
-def _verify(page: _Page, report: VerifyReport) -> None:
+def _verify(page: Page, report: VerifyReport) -> None:
     page.say(
         f"recut of {report.source}: equal to its reference within {report.max_rel_error:.1e} "
         f"(relative) on {report.samples} samples"
@@ -365,24 +346,3 @@ def _verify(page: _Page, report: VerifyReport) -> None:
     for difference in report.differences:
         page.say(f"  differs: {difference}")
     page.say("holds" if report.ok else "DOES NOT HOLD", style="green" if report.ok else "red")
-
-
-def _short(name: str, width: int) -> str:
-    """Keep both ends of a long name: exporters put what tells names apart at either."""
-    if len(name) <= width:
-        return name
-    tail = (width - 3) * 2 // 3
-    return f"{name[: width - 3 - tail]}...{name[-tail:]}"
-
-
-def _exact(number: int) -> str:
-    """Return every digit, as long as it leaves room for the other columns."""
-    return f"{number:,}" if number < 10**10 else f"{number / 1e9:,.2f} G"
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{part / whole if whole else 0.0:.1%}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

@@ -18,6 +18,7 @@ __all__ = [
     "Judged",
     "Latency",
     "Lossless",
+    "ProfileLatency",
     "RankedGroup",
     "Ranking",
     "Ratios",
@@ -186,6 +187,7 @@ class Report:
     rescaled: Sequence[str] = ()
     removed_nodes: Sequence[str] = ()
     lossless: Lossless | None = None
+    profiles: Sequence["ProfileLatency"] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,12 +311,25 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileLatency:
+    """Latency at the sizes of one profile: of one model, or of two and their ratio."""
+
+    dims: Mapping[str, int]
+    latency_ms: Sequence[Latency]
+    ratio: float | None
+    interval: tuple[float, float] | None
+    clock: str | None
+    verdict: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class BenchReport:
     """Latency of one model, or of two against each other; see ``onnxprune-bench/1``.
 
     ``ratio`` is second over first with ``interval`` its 99 % t-interval over session pairs;
     ``verdict`` is ``faster``, ``slower`` or ``no measurable change``. ``wall`` and ``cpu`` hold
     ``(ratio, low, high)`` of each clock; ``clock`` names the one that the verdict is read from.
+    With ``profiles``, the other figures are those of the worst of them.
     """
 
     models: Sequence[str]
@@ -332,6 +347,7 @@ class BenchReport:
     dims: Mapping[str, int]
     machine: Mapping[str, str]
     warnings: Sequence[str]
+    profiles: Sequence[ProfileLatency] = ()
 
 
 @dataclass(frozen=True, slots=True)

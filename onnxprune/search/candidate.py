@@ -20,7 +20,7 @@ from onnxprune.report.values import BenchReport
 from onnxprune.search import stages
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.pace import Pace
-from onnxprune.selection.promise import keep_promises
+from onnxprune.selection.promise import keep_predicted, keep_promises
 from onnxprune.selection.settle import Settled, settle
 from onnxprune.selection.widths import unmatched
 from onnxprune.sensitivity.values import Sensitivity
@@ -121,12 +121,17 @@ class Workshop:
             If no cut could be proven.
         """
         binding = self.options.latency if self.pace is not None and self.pace.here else None
-        settled, repaired, timed = keep_promises(
-            binding,
-            lambda to: self._settled(budget if to is None else budget.with_latency(to), None),
-            self._repaired,
-            self.time,
-        )
+
+        def settle_at(to: float | None) -> Settled:
+            return self._settled(budget if to is None else budget.with_latency(to), None)
+
+        def predicted(to: float | None) -> Settled:
+            pace, latency = self.pace, self.options.latency
+            if to is not None or pace is None or latency is None or len(pace.profiles) == 1:
+                return settle_at(to)
+            return keep_predicted(latency, settle_at, lambda s: pace.worst(s.proven.keeps))
+
+        settled, repaired, timed = keep_promises(binding, predicted, self._repaired, self.time)
         return self._judged(budget, settled, repaired, timed)
 
     def notes(self, settled: Settled) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 
 import numpy as np
@@ -23,7 +24,8 @@ from onnxprune.progress import Progress
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
-from onnxprune.runtime.session import RunFailedError
+from onnxprune.runtime.session import Feeds, RunFailedError
+from onnxprune.runtime.trace import Trace
 from onnxprune.selection.widths import allowed_widths
 
 __all__ = ["Pace", "paced"]
@@ -41,24 +43,48 @@ class Pace:
 
     Attributes
     ----------
-    terms : tuple of Term
-        Times of the parts; together the latency of the original.
+    profiles : tuple of tuple of Term
+        Times of the parts at each profile's sizes; together the latency of the original.
     steps : mapping of Axis to int
         Widths that pay are multiples of these.
     table : LatencyTable
-    fit : Fit
+        Also how its times add up in this model.
     here : bool
         Whether the table is this machine's, so that a measurement can hold it to its word.
     notes : tuple of str
         What the user should know.
     """
 
-    terms: tuple[Term, ...]
+    profiles: tuple[tuple[Term, ...], ...]
     steps: Mapping[Axis, int]
     table: LatencyTable
-    fit: Fit
     here: bool
     notes: tuple[str, ...]
+
+    @property
+    def terms(self) -> list[Term]:
+        """Times whose sum shrinks as the ratios of all profiles do on average."""
+        totals = [_total(terms) for terms in self.profiles]
+        return [
+            replace(term, cost=term.cost * (sum(totals) / len(totals) ** 2 / total))
+            if len(totals) > 1
+            else term
+            for terms, total in zip(self.profiles, totals, strict=True)
+            for term in terms
+        ]
+
+    def worst(self, keeps: Keeps) -> float:
+        """Return the highest of the profiles' predicted ratios under a cut."""
+        kept = fractions(keeps)
+        return max(
+            sum(t.cost.latency * t.left([kept.get(a, 1.0) for a in t.axes]) for t in terms)
+            / _total(terms)
+            for terms in self.profiles
+        )
+
+
+def _total(terms: Sequence[Term]) -> float:
+    return sum(term.cost.latency for term in terms)
 
 
 def paced(
@@ -89,6 +115,8 @@ def set_pace(
 ) -> Pace:
     """Measure the operators of a model (or look them up), and correct their sum on whole models.
 
+    All of it at the sizes of every profile.
+
     Parameters
     ----------
     found : Analysis
@@ -109,24 +137,38 @@ def set_pace(
         If the cache folder that was asked for cannot be written.
     """
     progress.stage("table")
-    operators = list(find_operators(found.view, found.stated))
+    profiles = found.timed_at()
+    operators = [list(find_operators(found.view, profile.stated)) for profile in profiles]
     free = {member.axis.plain for group in groups for member in group.members}
-    table, notes = _table(operators, free, options, progress)
-    parts = _Parts(found, operators, table)
+    table, notes = _table(list(chain(*operators)), free, options, progress)
+    parts = [
+        _Parts(found, profile.stated, own, table)
+        for profile, own in zip(profiles, operators, strict=True)
+    ]
+    unknown = sum(part.unknown for part in parts)
+    if unknown:
+        count = sum(map(len, operators))
+        notes.append(f"{unknown} of {count} operators are not in the latency table")
+    steps: dict[Axis, int] = {}
+    for axis, step in chain.from_iterable(part.steps(free).items() for part in parts):
+        steps[axis] = max(steps.get(axis, 1), step)
     here = options.latency_table is None
-    if parts.unknown:
-        notes.append(f"{parts.unknown} of {len(operators)} operators are not in the latency table")
-    correction = table.fits.get(found.model.sha256, Fit())
     if here:
-        correction = _corrected(found, groups, parts, options)
-        if not correction.error <= _SURE:
+        feeds = [profile.feed for profile in profiles]
+        fits = _corrected(found, groups, parts, feeds, steps, options)
+        for profile, correction in zip(profiles, fits, strict=True):
+            table = table.with_fit(found.model.sha256, profile.dims, correction)
+        error = max(correction.error for correction in fits)
+        if not error <= _SURE:
             notes.append(
-                f"the latency table is off by up to {correction.error:.0%} on whole models: "
+                f"the latency table is off by up to {error:.0%} on whole models: "
                 "the search may take more tries"
             )
-    return Pace(
-        tuple(parts.terms(correction)), parts.steps(free), table, correction, here, tuple(notes)
-    )
+    terms = [
+        part.terms(table.fit_of(found.model.sha256, profile.dims))
+        for part, profile in zip(parts, profiles, strict=True)
+    ]
+    return Pace(tuple(map(tuple, terms)), steps, table, here, tuple(notes))
 
 
 def _table(
@@ -156,7 +198,13 @@ def _table(
 class _Parts:
     """The operators of a model with their entries, and what the others write."""
 
-    def __init__(self, found: Analysis, operators: Sequence[Operator], table: LatencyTable) -> None:
+    def __init__(
+        self,
+        found: Analysis,
+        stated: Trace,
+        operators: Sequence[Operator],
+        table: LatencyTable,
+    ) -> None:
         known = {o.signature: table.entries.get(o.signature) for o in operators}
         self.unknown = sum(known[o.signature] is None for o in operators)
         rates = [e.whole / o.macs for o in operators if (e := known[o.signature]) and o.macs]
@@ -164,11 +212,11 @@ class _Parts:
         self.operators = [(o, known[o.signature] or _guess(o, rate)) for o in operators]
         timed = {o.node.index for o in operators}
         self.others = [
-            (axes, float(prod(found.stated.shapes[axes[0].value])))
+            (axes, float(prod(stated.shapes[axes[0].value])))
             for node in found.view.nodes
             if node.index not in timed and not _is_free(found, node)
             for value in node.outputs
-            if (axes := _axes(found, value))
+            if (axes := _axes(stated, value))
         ]
 
     def terms(self, by: Fit) -> list[Term]:
@@ -209,8 +257,8 @@ def _guess(operator: Operator, rate: float) -> Entry:
     return Entry(levels, time, Pays((1,) * len(levels)))
 
 
-def _axes(found: Analysis, value: str) -> tuple[Axis, ...]:
-    shape = found.stated.shapes.get(value, ()) if value else ()
+def _axes(stated: Trace, value: str) -> tuple[Axis, ...]:
+    shape = stated.shapes.get(value, ()) if value else ()
     return tuple(Axis(value, number) for number in range(len(shape)))
 
 
@@ -225,17 +273,34 @@ def _is_free(found: Analysis, node: Node) -> bool:
     )
 
 
-def _corrected(found: Analysis, groups: Sequence[Group], parts: _Parts, options: Options) -> Fit:
-    """Time the original and some cuts of it, and fit the sum to them."""
+def _corrected(
+    found: Analysis,
+    groups: Sequence[Group],
+    parts: Sequence[_Parts],
+    feeds: Sequence[Feeds],
+    steps: Mapping[Axis, int],
+    options: Options,
+) -> list[Fit]:
+    """Time the original and some cuts of it on every feed, and fit the sums to them."""
     models, keeps = [found.runnable(found.view.model)], [dict[Axis, np.ndarray]()]
     rng = np.random.default_rng(options.seed)
-    steps = parts.steps({m.axis.plain for g in groups for m in g.members})
     for number in range(_CUTS):
         made = _some_cut(found, groups, steps, (number + 0.5) / _CUTS, rng)
         if made is not None:
             models.append(found.runnable(made[0]))
             keeps.append(made[1])
-    feed = found.stated_feed()
+    return [
+        _fitted(part, models, keeps, feed, options) for part, feed in zip(parts, feeds, strict=True)
+    ]
+
+
+def _fitted(
+    parts: _Parts,
+    models: Sequence[onnx.ModelProto],
+    keeps: Sequence[Keeps],
+    feed: Feeds,
+    options: Options,
+) -> Fit:
     try:
         measured = race(models, feed, threads=options.threads, provider=options.provider)
     except RunFailedError:  # a cut that nobody has verified need not run

@@ -10,7 +10,7 @@ from onnxprune.recovery.recover import Recovered
 from onnxprune.report.values import BenchReport
 from onnxprune.selection.settle import Settled
 
-__all__ = ["Kept", "keep_latency", "keep_promises"]
+__all__ = ["Kept", "keep_latency", "keep_predicted", "keep_promises"]
 
 _TRIES = 5
 _REPAIRS = 3  # times that a cut is repaired, timed anew, and found too slow after all
@@ -120,6 +120,38 @@ def _missed(ratio: float, timed: BenchReport) -> BudgetError:
         f"({low:.3f} to {high:.3f}{what}), and the upper end is what counts",
         {"latency": high},
     )
+
+
+def keep_predicted(
+    ratio: float, settle_at: Callable[[float], Settled], worst: Callable[[Settled], float]
+) -> Settled:
+    """Find a mild cut that is predicted to be fast enough at every profile's sizes.
+
+    Parameters
+    ----------
+    ratio : float
+    settle_at : callable of float to Settled
+        Proves a cut that the table predicts to reach a ratio on average over the profiles.
+    worst : callable of Settled to float
+        The highest of the profiles' predicted ratios.
+
+    Raises
+    ------
+    BudgetError
+        If there is none.
+    """
+    target = ratio
+    for _ in range(_TRIES):
+        settled = settle_at(target)
+        reached = worst(settled)
+        if reached <= ratio:
+            return settled
+        target *= _MARGIN * ratio / reached
+    msg = (
+        f"--latency {ratio:g} cannot be met at every profile: the nearest that is predicted is "
+        f"{reached:.3f} at the worst of them"
+    )
+    raise BudgetError(msg, {"latency": reached})
 
 
 def keep_promises(
