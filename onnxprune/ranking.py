@@ -2,15 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from onnxprune import summary
 from onnxprune.analysis import analyse
@@ -23,6 +21,7 @@ from onnxprune.report.values import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.selection.measuring import Task, measure_groups
 from onnxprune.selection.settle import candidates
+from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.perturbation import Batches
@@ -32,7 +31,8 @@ from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 __all__ = ["sensitivity"]
 
 Scores = NDArray[np.float64]
-_PROBES = 64  # exact removals that other methods are compared with
+_PROBES = 96  # exact removals that other methods are compared with
+_EACH = 8  # of a group, at least
 _CHECKED = 32  # samples of these
 _STABLE = 0.8  # rank correlation of two halves below which samples are too few
 
@@ -120,7 +120,7 @@ def _ranked(
         method=found.method,
         samples=samples if found.samples is None else found.samples,
         partial=found.samples is not None,
-        stability=_correlation(*halves[group.name]) if group.name in halves else None,
+        stability=correlation(*halves[group.name]) if group.name in halves else None,
         order=found.order.tolist(),
         scores=found.scores.tolist(),
         widths=found.widths.tolist(),
@@ -142,13 +142,6 @@ def _remarks(report: Ranking) -> Iterator[str]:
             f"time was up: {len(cut)} of {len(report.groups)} groups are ordered from fewer "
             f"samples, {cheap} of them by activation importance (--time-limit)"
         )
-
-
-def _correlation(first: Scores, second: Scores) -> float | None:
-    """Rank correlation; None where one side cannot be ranked."""
-    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
-        return None
-    return float(spearmanr(first, second).statistic)
 
 
 class _Trust:
@@ -194,12 +187,9 @@ class _Trust:
         self, groups: Sequence[Group], other: str, scores: dict[str, Scores]
     ) -> Iterator[Agreement]:
         """Compare exact scores with another method's, where it has any."""
-        sizes = {g.name: g.size for g in groups if g.name in scores}
-        both = [(self.measured.groups[name].scores, scores[name]) for name in sizes]
-        found = [c for a, b in both if (c := _correlation(a, b)) is not None]
-        if found:
-            channels = sum(sizes.values())
-            yield Agreement("perturbation", other, channels, float(np.mean(found)))
+        known = self.measured.groups
+        both = {g.name: (known[g.name].scores, scores[g.name]) for g in groups if g.name in scores}
+        yield from _agreement("perturbation", other, both, pool=other == "gradient")
 
     def _local(self, groups: Sequence[Group], batches: Batches) -> dict[str, Scores]:
         """Number every channel's step in the order that reconstruction gives."""
@@ -237,23 +227,29 @@ class _Trust:
         return {name: group.scores for name, group in made.groups.items()}
 
     def _probed(self, method: str, groups: Sequence[Group]) -> Iterator[Agreement]:
-        """Take a few channels of each group away for good; compare within groups, on average."""
+        """Take a few channels of some groups away for good."""
         found, rng = self.task.found, np.random.default_rng(self.task.options.seed)
-        each = max(4, _PROBES // len(groups))
+        each = max(_EACH, _PROBES // len(groups))
         feeds = self.task.feeds(self.task.splits.fit[:_CHECKED])
-        picked = [groups[i] for i in rng.permutation(len(groups))[: _PROBES // 4]]
+        picked = [groups[i] for i in rng.permutation(len(groups))[: _PROBES // _EACH]]
         masked = Masked(
             found.view, found.traces[0], found.coupling, picked, self.task.outputs, feeds
         )
-        pairs = []
+        pairs = {}
         for group in picked:
             channels = rng.permutation(group.size)[:each]
             exact = np.array([masked.error(group, [int(c)]) for c in channels])
             known = self.measured.groups[group.name]
             # The steps of a reconstruction each build on those before: its order is what it says.
             said = np.argsort(known.order) if method == "reconstruction" else known.scores
-            pairs.append((said[channels].astype(np.float64), exact))
-        correlations = [c for a, b in pairs if (c := _correlation(a, b)) is not None]
-        if correlations:
-            count = len(list(chain.from_iterable(a for a, _ in pairs)))
-            yield Agreement(method, "exact removal", count, float(np.mean(correlations)))
+            pairs[group.name] = (said[channels].astype(np.float64), exact)
+        yield from _agreement(method, "exact removal", pairs, pool=method == "gradient")
+
+
+def _agreement(
+    first: str, second: str, pairs: Mapping[str, tuple[Scores, Scores]], *, pool: bool
+) -> Iterator[Agreement]:
+    """Say how two rankings agree, if anything can be said."""
+    ranks = compare(pairs, pool=pool)
+    if ranks.pooled is not None or ranks.groups:
+        yield Agreement(first, second, **asdict(ranks))

@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxprune.report.page import Page, exact, percent, short, yes
 from onnxprune.report.values import (
+    Agreement,
     BenchReport,
     Drop,
     Figures,
@@ -234,10 +235,7 @@ def _ranking(page: Page, found: Ranking) -> None:
     for reason in found.reasons:
         page.say(f"method: {reason}")
     for pair in found.agreement:
-        page.say(
-            f"agreement: {pair.first} with {pair.second}, rank correlation {pair.spearman:.2f} "
-            f"({pair.channels} channels)"
-        )
+        page.say(f"agreement: {pair.first} with {pair.second}, {_agreed(pair)}")
     if found.stability is not None:
         page.say(f"stability: two halves of the samples rank alike to {found.stability:.2f}")
     page.heading("relative output error without a quarter and a half of each group")
@@ -256,6 +254,20 @@ def _ranking(page: Page, found: Ranking) -> None:
         (_ranked_row(group) for group in rows),
     )
     page.say()
+
+
+def _agreed(pair: Agreement) -> str:
+    """Say the rank correlations of two methods: over all groups, and inside them."""
+    said = []
+    if pair.pooled is not None:
+        said.append(f"{pair.pooled:.2f} over all groups")
+    if pair.median is not None and pair.worst is not None:
+        inside = f"{pair.median:.2f} inside a group"
+        if pair.groups > 1:
+            weakest = short(pair.weakest, 22)
+            inside += f" (median of {pair.groups}; worst {pair.worst:.2f}, {weakest})"
+        said.append(inside)
+    return f"rank correlation {', '.join(said)}; {pair.channels} channels"
 
 
 def _loss(group: RankedGroup, share: float) -> float:

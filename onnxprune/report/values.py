@@ -278,12 +278,21 @@ class RankedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Rank correlation of what two methods say of the same channels."""
+    """Rank correlations of what two methods say of the same ``channels``.
+
+    ``pooled`` is over all of them together, None where scores of different groups do not compare;
+    ``median`` and ``worst`` (of the group ``weakest``) are inside the ``groups`` that have enough
+    channels, not all tied.
+    """
 
     first: str
     second: str
     channels: int
-    spearman: float
+    pooled: float | None
+    groups: int
+    median: float | None
+    worst: float | None
+    weakest: str
 
 
 @dataclass(frozen=True, slots=True)

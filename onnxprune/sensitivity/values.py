@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.sensitivity.agreement import Ranks
+
 __all__ = ["GroupSensitivity", "Method", "Sensitivity"]
 
 Method = Literal["reconstruction", "perturbation", "gradient", "activation"]
@@ -61,8 +63,8 @@ class Sensitivity:
         Samples that channels were perturbed on.
     runs : int
         Runs of suffixes, or passes, that it took.
-    agreement : float, optional
-        Rank correlation of estimated scores with a few exact ones.
+    agreement : Ranks, optional
+        Of estimated scores and a few exact ones.
     free : mapping of group name to int
         How many channels of a group's order, the first ones, can go without changing anything.
     reasons : tuple of str
@@ -72,6 +74,6 @@ class Sensitivity:
     groups: Mapping[str, GroupSensitivity]
     samples: int
     runs: int
-    agreement: float | None = None
+    agreement: Ranks | None = None
     free: Mapping[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()

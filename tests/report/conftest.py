@@ -133,7 +133,7 @@ def ranking():
         ],
         samples=64,
         forwards=12.5,
-        agreement=[Agreement("perturbation", "reconstruction", 4, 0.8)],
+        agreement=[Agreement("perturbation", "gradient", 28, 0.97, 2, 0.93, 0.81, "conv1")],
         stability=0.93,
         partial=True,
         dims={"batch": 1},

@@ -115,6 +115,15 @@ def test_the_command_prints_what_its_schema_says(method, capsys):
     assert document["reasons"]
     assert document["forwards"] > 0
     assert document["agreement"]
+    for pair in document["agreement"]:
+        units_compare = {pair["first"], pair["second"]} <= {
+            "perturbation",
+            "gradient",
+            "exact removal",
+        }
+        assert (pair["pooled"] is not None) == units_compare
+        assert pair["worst"] <= pair["median"]
+        assert pair["groups"] > 0
     for group in document["groups"]:
         assert sorted(group["order"]) == list(range(group["channels"]))
         assert len(group["widths"]) == len(group["errors"])

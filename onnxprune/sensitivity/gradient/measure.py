@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
@@ -19,6 +18,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.session import Feeds, batch_size
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity.agreement import Ranks, compare
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.vectors import Sketches, sketch
 from onnxprune.sensitivity.levels import measured_levels
@@ -66,7 +66,7 @@ def measure(
     Returns
     -------
     Sensitivity
-        With ``agreement``: the rank correlation with the exact removals.
+        With ``agreement``: the rank correlations with the exact removals.
     """
     deadline, rng = time.monotonic() + time_limit, np.random.default_rng(seed)
     made = sketch(
@@ -76,8 +76,8 @@ def measure(
     exact = _Exact(view, trace, coupling, outputs)
     known = [g for g in groups if g.name in made.vectors]
     agreement = exact.agreement(known, made, rng) if check and known else None
-    if agreement is not None:
-        progress.note(f"gradient: rank correlation {agreement:.3f} with exact removals")
+    if agreement is not None and agreement.pooled is not None:
+        progress.note(f"gradient: {_said(agreement)}")
     found = dict(exact.results(known, made, batches.select, widths, deadline))
     runs = made.passes + exact.runs
     if slow := [g for g in groups if g.name not in made.vectors]:
@@ -100,6 +100,11 @@ def _tell(slow: Sequence[Group], made: Sketches, progress: Progress) -> None:
         progress.note(f"gradient: no derivative ({why}); measured by perturbation: {names}")
 
 
+def _said(ranks: Ranks) -> str:
+    inside = f", {ranks.median:.3f} inside a group" if ranks.median is not None else ""
+    return f"rank correlation with exact removals {ranks.pooled:.3f}{inside}"
+
+
 @dataclass
 class _Exact:
     """What is measured by really taking channels away: probes and curves."""
@@ -113,22 +118,18 @@ class _Exact:
     def _masked(self, groups: Sequence[Group], feeds: Sequence[Feeds]) -> Masked:
         return Masked(self.view, self.trace, self.coupling, groups, self.outputs, feeds)
 
-    def agreement(
-        self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator
-    ) -> float | None:
+    def agreement(self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator) -> Ranks:
         """Remove a few channels of each group and compare the ranking, on the same samples."""
         masked = self._masked(groups, [made.first])
         each = max(2, _PROBES // len(groups))
-        exact, sketched = [], []
+        pairs = {}
         for group in groups:
-            vectors = made.vectors[group.name][:, : made.columns[group.name]]
-            for channel in rng.permutation(group.size)[:each].tolist():
-                exact.append(masked.error(group, [channel]))
-                sketched.append(float((vectors[channel].astype(np.float64) ** 2).sum()))
-        self.runs += len(exact)
-        if len(exact) < 3 or not np.ptp(exact) or not np.ptp(sketched):
-            return None
-        return float(spearmanr(exact, sketched).statistic)
+            channels = rng.permutation(group.size)[:each]
+            vectors = made.vectors[group.name][channels, : made.columns[group.name]]
+            exact = np.array([masked.error(group, [int(c)]) for c in channels])
+            pairs[group.name] = (exact, (vectors.astype(np.float64) ** 2).sum(axis=1))
+            self.runs += len(channels)
+        return compare(pairs)
 
     def results(
         self,
