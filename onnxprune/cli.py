@@ -131,6 +131,7 @@ def run(
         msg = "OUT is missing: say where the pruned model goes, or give --dry-run"
         raise UsageError(msg)
     options = read_options(locals())
+    keep_apart({"OUT": target}, (data,))
     keep_apart({"--json": json_path(json), "--save-plan": save_plan}, (source, target, data))
     from onnxprune import pipeline
 
@@ -221,6 +222,7 @@ def apply(
 ) -> None:
     """Cut IN as a plan says and write OUT."""
     options = read_options(locals())
+    keep_apart({"OUT": target}, (plan, data))
     keep_apart({"--json": json_path(json)}, (source, target, plan, data))
     from onnxprune import pipeline
 

@@ -216,12 +216,14 @@ def obstacles(found: Analysis) -> str:
     cost: dict[str, tuple[bool, float, int]] = {}
     unlocks: dict[str, str] = {}
     for frozen in frozen_axes(found, found.coupling.groups):
-        what = f"{frozen.op}: {frozen.reason}" if frozen.op else frozen.reason
-        unlocks[what] = f"; to free them: {frozen.unlock}" if frozen.op else ""
+        named = not frozen.op or frozen.op in frozen.reason
+        what = frozen.reason if named else f"{frozen.op}: {frozen.reason}"
+        hopeless = not frozen.op or frozen.unlock.startswith("nothing")
+        unlocks[what] = "" if hopeless else f" (to free the first: {frozen.unlock})"
         _, macs, params = cost.get(what, (False, 0.0, 0))
         cost[what] = (bool(frozen.op), macs + frozen.macs, params + frozen.params)
     most = sorted(cost, key=lambda what: cost[what], reverse=True)[:3]
     if not most:
         return "it has no weight that a cut shrinks"
     advice = "" if found.coupling.groups else unlocks[most[0]]
-    return f"frozen are axes by {', '.join(most)}{advice}"
+    return f"in the way: {'; '.join(most)}{advice}"

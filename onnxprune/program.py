@@ -108,6 +108,9 @@ def keep_apart(outputs: Mapping[str, Path | None], others: Sequence[Path | None]
         if path.resolve() in taken:
             msg = f"{option} {path} would overwrite another file of this command"
             raise UsageError(msg)
+        if str(path) == "-":
+            msg = f"{option} is written to a file, not to standard output (-); name the file"
+            raise UsageError(msg)
         if path.is_dir() or not path.absolute().parent.is_dir():
             what = "is a directory" if path.is_dir() else "lies in a directory that does not exist"
             msg = f"{option} {path} {what}"

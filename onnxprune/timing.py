@@ -60,6 +60,7 @@ def bench(
     clock.stage("load")
     models = [load(path) for path in (first, second) if path is not None]
     specs = input_specs(models[0].proto)
+    _check_inputs(models)
     samples, shapes = read_samples(models[0], specs, options)
     at = [
         (named_dims(specs, sizes), feeds)
@@ -105,6 +106,18 @@ def _measured(
         paths = " or ".join(str(m.path) for m in models)
         msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
         raise InputError(msg) from error
+
+
+def _check_inputs(models: Sequence[Model]) -> None:
+    """Refuse to compare models that do not take the same feeds."""
+    first, *others = [{s.name for s in input_specs(model.proto)} for model in models]
+    if any(names != first for names in others):
+        wanted = [", ".join(sorted(names)) or "none" for names in (first, *others)]
+        msg = (
+            f"{models[0].path} and {models[1].path} take different inputs ({wanted[0]}; "
+            f"{wanted[1]}), so no data fits both; time each alone"
+        )
+        raise InputError(msg)
 
 
 def _feeds(samples: Samples, batch: int) -> list[Feeds]:

@@ -252,6 +252,37 @@ class TestUsageErrors:
         assert "would overwrite" in err
         assert not answers.run.called
 
+    def test_out_replaces_neither_data_nor_plan(self, answers, call):
+        for line in (
+            ("run", "in.onnx", "d.npz", "--data", "./d.npz", "--macs", "0.5", "--force"),
+            ("apply", "in.onnx", "p.json", "--plan", "p.json", "--force"),
+        ):
+            code, _, err = call(*line)
+            assert code == 2
+            assert "would overwrite another file" in err
+        assert not answers.run.called
+        assert not answers.apply.called
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            ("run", "in.onnx", "-", "--macs", "0.5"),
+            ("run", "in.onnx", "out.onnx", "--save-plan", "-"),
+            ("apply", "in.onnx", "-", "--plan", "p.json"),
+        ],
+    )
+    def test_only_the_report_goes_to_standard_output(self, answers, call, line):
+        code, _, err = call(*line)
+        assert code == 2
+        assert "not to standard output (-)" in err
+        assert not answers.run.called
+        assert not answers.apply.called
+
+    def test_models_do_not_come_from_standard_input(self, call):
+        code, _, err = call("inspect", "-")
+        assert code == 3
+        assert "models are read from files" in err
+
     def test_output_places_are_checked_before_the_work(self, answers, call, tmp_path):
         assert "does not exist" in call(*RUN, "--json", "no/such/r.json")[2]
         assert "is a directory" in call(*RUN, "--save-plan", str(tmp_path))[2]

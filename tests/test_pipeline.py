@@ -556,6 +556,14 @@ class TestBench:
         with pytest.raises(InputError, match="cannot run this model on these inputs"):
             pipeline.bench(RESNET, nets.MODELS / "digits_mlp.onnx", QUICK)
 
+    def test_models_of_other_input_names_are_rejected(self, tmp_path):
+        other = onnx.load(RESNET)
+        (node,) = (n for n in other.graph.node if "input" in n.input)
+        node.input[list(node.input).index("input")] = other.graph.input[0].name = "image"
+        onnx.save(other, tmp_path / "other.onnx")
+        with pytest.raises(InputError, match=r"different inputs \(input; image\)"):
+            pipeline.bench(RESNET, tmp_path / "other.onnx", QUICK)
+
     def test_a_batch_joins_samples(self, monkeypatch):
         seen = []
 

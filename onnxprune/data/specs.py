@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "resolve_shapes",
 ]
 
+_LARGEST_INPUT = 4_000_000_000  # bytes
 _SHAPE = re.compile(r"\d+(\s*[,x]\s*\d+)*")
 
 Dim: TypeAlias = str | tuple[str, int]
@@ -202,7 +204,7 @@ def resolve_shapes(
     UsageError
         If a name is unknown, or the user's sizes contradict each other or the model.
     InputError
-        If the data gives one name two sizes.
+        If the data gives one name two sizes, or an input would be larger than 4 GB.
     """
     sizes = _from_data(specs, samples) | _from_user(specs, input_shapes, dims)
     dynamic = [(s, a, d) for s in specs for a in range(len(s.shape)) if (d := s.dim(a)) is not None]
@@ -214,7 +216,21 @@ def resolve_shapes(
             named = {name: size for name, size in sizes.items() if isinstance(name, str)}
             computed = None if _plain(dim) else evaluate(str(dim), named)
             sizes[dim] = computed or fallback
-    return {spec.name: tuple(_sized(spec, sizes)) for spec in specs}
+    shapes = {spec.name: tuple(_sized(spec, sizes)) for spec in specs}
+    _check_room(specs, shapes)
+    return shapes
+
+
+def _check_room(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse sizes that no feed can be made of, before time is spent on trying."""
+    for spec in specs:
+        needed = prod(shapes[spec.name]) * spec.dtype.itemsize
+        if needed > _LARGEST_INPUT:
+            msg = (
+                f"one run of input '{spec.name}' ({spec}) would take {needed / 1e9:,.1f} GB; "
+                "choose smaller sizes, or export the model with a dynamic axis there"
+            )
+            raise InputError(msg)
 
 
 def named_dims(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

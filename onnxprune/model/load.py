@@ -134,6 +134,8 @@ def _read(path: Path) -> bytes:
                 return head + file.read()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         why = "there is no such file" if isinstance(error, FileNotFoundError) else error
+        if str(path) == "-":
+            why = "models are read from files, not from standard input; name the file"
         why = (error.strerror if isinstance(error, PermissionError) else None) or why
         msg = f"cannot read {path}: {why}"
         raise InputError(msg) from error
@@ -158,6 +160,9 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
         raise InputError(msg) from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         msg = f"{path} holds no graph; it is no ONNX model, or is cut short"
+        raise InputError(msg)
+    if not proto.graph.node:
+        msg = f"{path} holds no operators, so there is nothing to run or to prune; export it again"
         raise InputError(msg)
     if proto.ir_version >= 3 and not proto.opset_import:
         msg = f"{path} names no opset; it is cut short or damaged, download or export it again"

@@ -39,7 +39,9 @@ def check_target(source: Path, target: Path, *, force: bool) -> None:
     UsageError
     """
     folder = target.absolute().parent
-    if target.is_dir():
+    if str(target) == "-":
+        msg = "models are written to files, not to standard output (-); name the file to write"
+    elif target.is_dir():
         msg = f"{target} is a folder; name the file to write"
     elif _same(source, target):
         msg = f"{target} is the input itself; name another file to write"

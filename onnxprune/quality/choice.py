@@ -130,9 +130,8 @@ def _parse(entry: str) -> tuple[str | None, str, float]:
     found = _ENTRY.match(entry)
     metric = found["metric"].strip() if found else entry
     if found is None or metric not in METRICS:
-        names = ", ".join(METRICS)
         hint = did_you_mean(metric, METRICS)
-        msg = f"--metric {entry}: no metric '{metric}'{hint}; {names}, or FILE.py:function"
+        msg = f"--metric {entry}: '{metric}' is no metric and no FILE.py:function{hint}"
         raise UsageError(msg)
     try:
         weight = float(found["weight"] or 1.0)

@@ -79,10 +79,15 @@ def drop_interval(losses: Losses) -> tuple[float, float] | None:
 
 
 def worst_class(losses: Losses) -> float | None:
-    """Return the mean loss of the class that suffers most; None without (enough of) classes."""
+    """Return the mean loss of the class that suffers most; None where no class can be named.
+
+    That needs classes with enough samples. Where all of these lose less than the whole, it is
+    the rare ones that suffer, and nothing can be said.
+    """
     table = losses.by_class
     if table is None:
         return None
     seen = (~np.isnan(table)).sum(axis=0)
     means = np.nansum(table, axis=0)[seen >= _FEWEST] / seen[seen >= _FEWEST]
-    return float(means.max()) if len(means) else None
+    worst = float(means.max(initial=-np.inf))
+    return worst if worst >= losses.drop else None

@@ -1,11 +1,11 @@
-"""Reports as a person reads them."""
+"""Reports as a person reads them: what is told of them, and in which order."""
 
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 import numpy as np
 
-from onnxprune.report.page import Page, exact, percent, short, yes
+from onnxprune.report.page import Page, exact, percent, yes
 from onnxprune.report.values import (
     Agreement,
     BenchReport,
@@ -23,6 +23,7 @@ from onnxprune.report.values import (
     Report,
     VerifyReport,
 )
+from onnxprune.wording import counted
 
 __all__ = ["print_report"]
 
@@ -91,7 +92,8 @@ def _lossless(page: Page, free: Lossless | None) -> None:
         seen += f", the rest on {free.samples} samples"
     gone = "" if free.removed is None else f"; {free.removed} of them went"
     page.say(
-        f"lossless: {free.channels} channels in {len(free.groups)} groups never vary ({seen}): "
+        f"lossless: {counted(free.channels, 'channel')} in {counted(len(free.groups), 'group')} "
+        f"never vary ({seen}): "
         f"removing them saves {free.macs:.1%} of the MACs and changes nothing{gone}"
     )
 
@@ -160,7 +162,7 @@ def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
         ("sizes", ">before", ">after", ">ratio (99 %)") if two else ("sizes", ">median ms"),
         (
             (
-                short(", ".join(f"{name}={size}" for name, size in p.dims.items()), 40),
+                ", ".join(f"{name}={size}" for name, size in p.dims.items()),
                 *(f"{latency.median:.3f}" for latency in p.latency_ms),
                 *(
                     [f"{p.ratio:.3f} ({p.interval[0]:.3f}-{p.interval[1]:.3f})"]
@@ -170,21 +172,23 @@ def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
             )
             for p in profiles
         ),
+        names=0,
     )
     page.say()
 
 
 def _changes(page: Page, groups: Sequence[GroupChange]) -> None:
     shrank = sorted((g for g in groups if g.after < g.before), key=lambda g: g.after - g.before)
-    page.heading(f"{len(shrank)} of {len(groups)} groups shrank")
+    page.heading(f"{len(shrank)} of {counted(len(groups), 'group')} shrank")
     if not shrank:
         return
     page.table(
         ("group", "kind", ">channels", "exact", "ordered by"),
         (
-            (short(g.name, 30), g.kind, f"{g.before} -> {g.after}", yes(g.exact), g.method)
+            (g.name, g.kind, f"{g.before} -> {g.after}", yes(g.exact), g.method)
             for g in shrank[:_MOST_GROUPS]
         ),
+        names=0,
     )
     rest = shrank[_MOST_GROUPS:]
     if rest:
@@ -205,11 +209,14 @@ def _inspection(page: Page, found: Inspection) -> None:
         f"{cover.macs:.1%} of the MACs (exact {cover.exact_macs:.1%})"
     )
     _lossless(page, found.lossless)
-    page.heading(f"{len(found.groups)} groups, with what all their channels cost")
-    if found.groups:
+    if not found.groups:
+        page.heading("nothing can be cut")
+    else:
+        page.heading(f"{counted(len(found.groups), 'group')}, with what all their channels cost")
         page.table(
             ("group", "kind", ">channels", ">params", ">MACs", "exact", "verified"),
             (_group_row(found, g) for g in sorted(found.groups, key=lambda g: -g.macs)),
+            names=0,
         )
     _frozen(page, found)
     page.say()
@@ -217,7 +224,7 @@ def _inspection(page: Page, found: Inspection) -> None:
 
 def _group_row(found: Inspection, group: GroupInfo) -> Sequence[str]:
     return (
-        short(group.name, 24),
+        group.name,
         group.kind,
         str(group.channels),
         percent(group.params, found.params),
@@ -229,8 +236,8 @@ def _group_row(found: Inspection, group: GroupInfo) -> Sequence[str]:
 
 def _ranking(page: Page, found: Ranking) -> None:
     page.say(
-        f"{found.source}: {len(found.groups)} groups, {found.samples} samples, "
-        f"at the cost of {found.forwards:,.0f} passes over them"
+        f"{found.source}: {counted(len(found.groups), 'group')}, "
+        f"{counted(found.samples, 'sample')}, at the cost of {found.forwards:,.0f} passes over them"
     )
     for reason in found.reasons:
         page.say(f"method: {reason}")
@@ -241,17 +248,9 @@ def _ranking(page: Page, found: Ranking) -> None:
     page.heading("relative output error without a quarter and a half of each group")
     rows = sorted(found.groups, key=lambda g: _loss(g, 0.5))
     page.table(
-        (
-            "group",
-            "kind",
-            ">channels",
-            "method",
-            ">1/4 gone",
-            ">1/2 gone",
-            ">stable",
-            "first to go",
-        ),
+        ("group", "kind", ">channels", "method", ">-1/4", ">-1/2", ">stable"),
         (_ranked_row(group) for group in rows),
+        names=0,
     )
     page.say()
 
@@ -278,7 +277,7 @@ def _loss(group: RankedGroup, share: float) -> float:
 
 def _ranked_row(group: RankedGroup) -> Sequence[str]:
     return (
-        short(group.name, 22),
+        group.name,
         group.kind,
         str(group.channels),
         f"{group.method}{'*' if group.partial else ''}",
@@ -291,7 +290,8 @@ def _ranked_row(group: RankedGroup) -> Sequence[str]:
 def _frozen(page: Page, found: Inspection) -> None:
     """What costs coverage, the most first; freeing either axis of a weight would do."""
     costly = [f for f in found.frozen if f.params or f.macs]
-    page.heading(f"{len(costly)} frozen axes of weights that no group shrinks, by reason")
+    if costly:
+        page.heading("frozen axes of weights that no group shrinks, by reason")
     for axes in _alike(costly):
         first, weights = axes[0], {f.value: f for f in axes}.values()
         params, macs = sum(f.params for f in weights), sum(f.macs for f in weights)
@@ -300,13 +300,13 @@ def _frozen(page: Page, found: Inspection) -> None:
             f"{percent(macs, found.macs)} of the MACs: {_because(first)}"
         )
         page.say(
-            f"  in {len(weights)} weights, such as '{first.value}', axis {first.axis}; "
+            f"  in {counted(len(weights), 'weight')}, such as '{first.value}', axis {first.axis}; "
             f"frozen at '{first.source[0]}', axis {first.source[1]}"
         )
         page.say(f"  what would free it: {first.unlock}")
     rest = _alike([f for f in found.frozen if not f.params and not f.macs])
     if rest:
-        page.say("at no cost, as groups shrink these weights by another axis:")
+        page.heading("frozen at no cost, as groups shrink these weights by another axis")
     for axes in rest:
         page.say(f"  {len(axes)} x {_because(axes[0])}")
 
@@ -328,9 +328,10 @@ def _bench(page: Page, bench: BenchReport) -> None:
     page.table(
         ("", "model", ">median ms", ">p90 ms", ">p99 ms"),
         (
-            (letter, short(model, 40), *(f"{ms:.3f}" for ms in (each.median, each.p90, each.p99)))
+            (letter, model, *(f"{ms:.3f}" for ms in (each.median, each.p90, each.p99)))
             for letter, model, each in zip("AB", bench.models, bench.latency_ms, strict=False)
         ),
+        names=1,
     )
     page.say()
     clocks = {"wall": bench.wall, "cpu": bench.cpu}
@@ -353,7 +354,12 @@ def _verify(page: Page, report: VerifyReport) -> None:
         f"recut of {report.source}: equal to its reference within {report.max_rel_error:.1e} "
         f"(relative) on {report.samples} samples"
     )
-    same = "byte for byte the recut model" if report.same_bytes else "not the recut file's bytes"
+    if report.same_bytes:
+        same = "equals the recut model"
+    elif report.ok:
+        same = "equals the recut model but for the numbers that the plan lists as refitted"
+    else:
+        same = "is not the recut model"
     page.say(f"{report.target}: {same}")
     for difference in report.differences:
         page.say(f"  differs: {difference}")

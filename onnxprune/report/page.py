@@ -1,4 +1,4 @@
-"""The page that reports are printed on: at most 80 columns, plain where nobody's terminal is."""
+"""Lines and tables as wide as where they are read; plain text where nobody's terminal is."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,22 +6,30 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Page", "exact", "percent", "short", "yes"]
+__all__ = ["Page", "exact", "percent", "shortened", "yes"]
 
-_WIDTH = 80
+_PLAIN, _WIDEST = 80, 120  # columns without a terminal, and the most that are used of one
+_TAILS = (2 / 3, 1 / 2, 1 / 3, 5 / 6, 1 / 6)  # shares of a short name that its end may have
 
 
 class Page:
-    """Where lines and tables go; ``>`` before a column's title aligns it to the right."""
+    """Where lines and tables go.
+
+    Parameters
+    ----------
+    file : text stream
+        Colour and lines are drawn only where it is a terminal.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._console = Console(file=file, highlight=False, markup=False, emoji=False)
         self._fancy = self._console.is_terminal
-        self._width = min(self._console.width, _WIDTH) if self._fancy else _WIDTH
+        self._width = min(self._console.width, _WIDEST) if self._fancy else _PLAIN
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -31,8 +39,7 @@ class Page:
         self._file.write(page.get())
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
-        """Print a text, wrapped at spaces only."""
-        # Long paths and names stay whole: they are there to be copied.
+        """Print a paragraph. Long paths and names stay whole: they are there to be copied."""
         lines = textwrap.wrap(
             text,
             self._width,
@@ -44,28 +51,62 @@ class Page:
             self._console.print(line, soft_wrap=True, style=style)
 
     def heading(self, text: str) -> None:
-        """Print a heading below an empty line."""
+        """Print a line that begins something new."""
         self.say()
         self.say(text, style="bold")
 
-    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table with titles, and a line between where it is a terminal."""
+    def table(
+        self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, names: int | None = None
+    ) -> None:
+        """Print a table.
+
+        Parameters
+        ----------
+        titles : sequence of str
+            ``>`` before a title aligns its column to the right.
+        rows : iterable of sequence of str
+        names : int, optional
+            Column whose entries are shortened to what the other columns leave.
+        """
         box, gap = (SIMPLE_HEAD, 1) if self._fancy else (None, 2)
         table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-        for title in titles:
-            name = title.removeprefix(">")
-            table.add_column(name, justify="right" if name != title else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
+        lines = [list(row) for row in rows]
+        heads = [title.removeprefix(">") for title in titles]
+        if names is not None and lines:
+            columns = [*zip(heads, *lines, strict=True)]
+            others = (max(map(cell_len, c)) for n, c in enumerate(columns) if n != names)
+            short = shortened(columns[names], self._width - sum(others) - 2 * (len(heads) - 1))
+            for line, name in zip(lines, short[1:], strict=True):
+                line[names] = name
+        for title, head in zip(titles, heads, strict=True):
+            table.add_column(head, justify="right" if head != title else "left", no_wrap=True)
+        for line in lines:
+            table.add_row(*line)
         self._console.print(table, width=self._width)
 
 
-def short(name: str, width: int) -> str:
-    """Keep both ends of a long name: exporters put what tells names apart at either."""
-    if len(name) <= width:
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """Shorten long names in their middle, so that as many as can be stay apart.
+
+    Exporters put what tells names apart at either end, or in the middle.
+
+    Parameters
+    ----------
+    names : sequence of str
+    width : int
+        The most characters of each.
+    """
+    room = max(width - 3, 2)
+    tries = [[_middle(name, width, max(1, int(room * tail))) for name in names] for tail in _TAILS]
+    return max(tries, key=lambda short: len(set(short)))
+
+
+def _middle(name: str, width: int, tail: int) -> str:
+    """Leave out the middle of a name that is too long; ``tail`` characters of its end stay."""
+    if cell_len(name) <= width:
         return name
-    tail = (width - 3) * 2 // 3
-    return f"{name[: width - 3 - tail]}...{name[-tail:]}"
+    head = max(width - 3 - tail, 1)
+    return f"{name[:head]}...{name[-tail:]}"
 
 
 def exact(number: int) -> str:

@@ -100,6 +100,12 @@ class Verifier:
         masks = self._gated.feeds({})
         for feed in self._feeds:
             first, second = (self._session.run({**feed, **masks}) for _ in range(2))
+            if relative_error(first, first) > TOLERANCE:
+                msg = (
+                    "an output has no finite value on the inputs that cuts are verified with: "
+                    "look for NaN or infinity in the weights, or give typical inputs with --data"
+                )
+                raise InputError(msg)
             if relative_error(first, second) > TOLERANCE:
                 msg = (
                     "the model gives different outputs for the same input (Dropout in training "

@@ -1,5 +1,6 @@
 """Sessions: the one place that talks to onnxruntime."""
 
+import os
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -259,7 +260,8 @@ def _open(
     model: onnx.ModelProto | bytes | Path, options: ort.SessionOptions, provider: str
 ) -> ort.InferenceSession:
     if isinstance(model, Path):
-        return ort.InferenceSession(str(model), options, providers=[provider])
+        name = os.fsencode(model).decode()  # onnxruntime takes UTF-8, whatever the locale is
+        return ort.InferenceSession(name, options, providers=[provider])
     if isinstance(model, onnx.ModelProto):
         data = _serialized(model)
         if data is None:

@@ -24,6 +24,7 @@ from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.perturbation import Batches
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.wording import counted
 
 __all__ = ["Task", "measure_groups"]
 
@@ -53,9 +54,10 @@ def measure_groups(
         refitted = task.narrowed(left)
         known |= refitted
         if refitted:
+            then = "are refitted after the cut" if options.recover else "are what was asked for"
             reasons.append(
-                f"{_count(refitted)} by reconstruction: only linear layers read them, and these "
-                + ("are refitted after the cut" if options.recover else "are what was asked for")
+                f"{counted(len(refitted), 'group')} by reconstruction: only linear layers read "
+                f"them, and these {then}"
             )
         left = [g for g in left if g.name not in refitted]
     if left:
@@ -65,10 +67,6 @@ def measure_groups(
         progress.note(f"method: {reason}")
     every = {**known, **measured.groups}
     return replace(measured, groups={g.name: every[g.name] for g in groups}, reasons=tuple(reasons))
-
-
-def _count(groups: Mapping[str, object] | Sequence[object]) -> str:
-    return f"{len(groups)} group{'s' if len(groups) != 1 else ''}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +170,14 @@ class Task:
         fits = affordable >= min(_ENOUGH, available)
         method = self.options.method
         if method == "gradient" or (method in {"auto", "reconstruction"} and not fits):
-            why = f"{_count(groups)} by gradient on {available} samples"
+            why = f"{counted(len(groups), 'group')} by gradient on {counted(available, 'sample')}"
             why += "" if fits else f": there is time to perturb on {int(affordable)} only"
             measured = self._run(gradient.measure, groups, work, None)
             for name, group in measured.groups.items():
                 self._keep(name, group)
             return measured, why
         count = int(np.clip(affordable, min(_FEWEST, available), available))
-        why = f"{_count(groups)} by perturbation on {count} samples"
+        why = f"{counted(len(groups), 'group')} by perturbation on {counted(count, 'sample')}"
         if method != "perturbation":
             why += ": exact, and fits the time limit"
         measure = partial(perturbation.measure, done=self._keep)

@@ -37,7 +37,7 @@ def candidates(found: Analysis, options: Options) -> list[Group]:
     groups = [g for g in found.coupling.groups if g.name not in kept]
     if not groups:
         what = "everything is excluded" if found.coupling.groups else obstacles(found)
-        msg = f"nothing to cut in {found.model.path}: {what}"
+        msg = f"nothing to cut in {found.model.path}; {what}"
         raise BudgetError(msg)
     return groups
 

@@ -235,3 +235,11 @@ def test_named_dims():
 def test_did_you_mean_lists_what_there_is_when_nothing_is_close():
     assert did_you_mean("zzz", ["a", "b"]) == "; there is 'a', 'b'"
     assert did_you_mean("zzz", []) == ""
+
+
+def test_sizes_that_no_feed_can_have_are_refused():
+    with pytest.raises(InputError, match=r"input 'x' \(float32 \[10{11}, 4\]\) .* 1,600\.0 GB"):
+        resolve(spec("x", 10**11, 4))
+    with pytest.raises(InputError, match="smaller sizes"):
+        resolve(spec("x", "n", 4), input_shapes={"x": (10**11, 4)})
+    assert resolve(spec("x", 10**6, 4)) == {"x": (10**6, 4)}

@@ -121,7 +121,7 @@ def test_labels_judge_the_class_scores_alone(two):
 @pytest.mark.parametrize(
     ("entries", "labels", "message"),
     [
-        (("agrement",), False, "no metric 'agrement'.*agreement"),
+        (("agrement",), False, "'agrement' is no metric.*agreement"),
         (("box=kl",), False, "'box' is not measured.*'boxes'"),
         (("kl", "cosine"), False, "two metrics for all"),
         (("boxes=kl", "boxes=cosine"), False, "a metric already"),

@@ -57,3 +57,11 @@ def test_the_worst_class_has_samples_enough():
     assert worst_class(given(np.zeros(9), "binary", table)) == 0.8
     assert worst_class(given(np.zeros(9), "binary", table[5:])) is None
     assert worst_class(given(np.zeros(9), "binary")) is None
+
+
+def test_the_worst_class_is_never_better_than_the_whole():
+    """Class 0 loses nothing; class 1 loses all of 4, too few to say so."""
+    table = np.full((9, 2), np.nan)
+    table[:5, 0], table[5:, 1] = 0, 1
+    values = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    assert worst_class(given(values, "binary", table)) is None

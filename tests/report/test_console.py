@@ -4,6 +4,7 @@ import io
 import pytest
 
 from onnxprune.report.console import print_report
+from onnxprune.report.page import shortened
 from onnxprune.report.values import Drop, Figures, GroupChange, GroupInfo, Latency, Ratios
 
 LONG = "/model/encoder/layers.11/self_attention/query_projection/MatMul_with_a_very_long_name"
@@ -127,17 +128,17 @@ class TestInspect:
     def test_frozen_axes_by_the_coverage_that_they_cost(self, inspection):
         lines = shown(inspection).splitlines()
         first = lines.index("10.0% of the parameters, 1.0% of the MACs: no rule for it (Loop)")
-        assert lines[first - 1] == "3 frozen axes of weights that no group shrinks, by reason"
-        assert lines[first + 1] == "  in 1 weights, such as 'w', axis 1; frozen at 'v', axis 1"
+        assert lines[first - 1] == "frozen axes of weights that no group shrinks, by reason"
+        assert lines[first + 1] == "  in 1 weight, such as 'w', axis 1; frozen at 'v', axis 1"
         assert lines[first + 2] == "  what would free it: a rule"
         assert lines[first + 3] == "0.1% of the parameters, 0.0% of the MACs: graph input"
-        free = lines.index("at no cost, as groups shrink these weights by another axis:")
+        free = lines.index("frozen at no cost, as groups shrink these weights by another axis")
         assert lines[free + 1] == "  1 x graph input"
 
     def test_nothing_found(self, inspection):
         text = shown(dataclasses.replace(inspection, groups=[], frozen=[], dims={}))
-        assert "0 groups" in text
-        assert "0 frozen axes" in text
+        assert "nothing can be cut" in text
+        assert "frozen" not in text
 
 
 class TestBench:
@@ -171,19 +172,34 @@ class TestVerify:
     def test_it_holds(self, verified):
         text = shown(verified)
         assert "within 1.2e-06 (relative) on 2 samples" in text
-        assert "out.onnx: byte for byte the recut model" in text
+        assert "out.onnx: equals the recut model\n" in text
         assert text.splitlines()[-1] == "holds"
+
+    def test_it_holds_but_for_what_was_refitted(self, verified):
+        text = " ".join(shown(dataclasses.replace(verified, same_bytes=False)).split())
+        assert "equals the recut model but for the numbers that the plan lists as refitted" in text
 
     def test_it_does_not(self, verified):
         text = shown(
             dataclasses.replace(verified, ok=False, same_bytes=False, differences=["node 'c'"])
         )
+        assert "out.onnx: is not the recut model" in text
         assert "  differs: node 'c'" in text
         assert text.splitlines()[-1] == "DOES NOT HOLD"
 
 
+class TestSensitivity:
+    def test_each_title_has_an_entry(self, ranking):
+        rows = cells(shown(ranking))
+        titles = ["group", "kind", "channels", "method", "-1/4", "-1/2", "stable"]
+        first = rows.index(titles) + 1
+        assert [len(row) for row in rows[first : first + len(ranking.groups)]] == [
+            len(titles) for _ in ranking.groups
+        ]
+
+
 @pytest.fixture
-def wide(report, inspection, bench):
+def wide(report, inspection, bench, ranking):
     """Return reports full of names and numbers that are too long for a line."""
     big = Figures(
         70_000_000_000,
@@ -198,6 +214,10 @@ def wide(report, inspection, bench):
         dataclasses.replace(report, before=big, after=big, groups=[change]),
         dataclasses.replace(inspection, params=10**10, macs=10**12, groups=[group]),
         dataclasses.replace(bench, models=[LONG, LONG]),
+        dataclasses.replace(
+            ranking,
+            groups=[dataclasses.replace(g, name=LONG, kind="conv_group") for g in ranking.groups],
+        ),
     ]
 
 
@@ -229,6 +249,34 @@ def test_names_are_shown_as_they_are(inspection):
     group = dataclasses.replace(inspection.groups[0], name="a[bold]b :smile: 層")
     text = shown(dataclasses.replace(inspection, groups=[group]))
     assert "a[bold]b :smile: 層" in text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"/layers/layers.{n}/think/think.1/MatMul_of_the_network" for n in range(9)],
+        [f"/{n}/layers/layers/think/think.1/MatMul_of_the_network" for n in range(9)],
+        [f"/layers/layers/think/think.1/MatMul_of_the_network.{n}" for n in range(9)],
+        ["same", "same"],
+        ["層" * 30, "層" * 30 + "x"],
+    ],
+)
+def test_shortened_names_stay_apart(names):
+    short = shortened(names, 30)
+    assert len(set(short)) == len(set(names))
+    assert max(map(len, short)) <= 30
+
+
+def test_short_names_are_left_alone():
+    assert shortened(["a", "b" * 30], 30) == ["a", "b" * 30]
+
+
+def test_a_wide_terminal_shows_longer_names(report, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    group = GroupChange(LONG[:60], "filter", 16, 14, True, "perturbation")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert LONG[:60] in shown(dataclasses.replace(report, groups=[group]), Terminal())
+    assert LONG[:60] not in shown(dataclasses.replace(report, groups=[group]))
 
 
 def test_paths_stay_whole(report):

@@ -125,6 +125,16 @@ def test_model_that_answers_by_chance_is_refused():
         look(net)
 
 
+def test_model_without_a_finite_output_is_refused():
+    net = Net()
+    x = net.op(
+        "Add", net.linear(net.input("n", 5), 5, 8, name="a"), net.constant(np.float32("nan"))
+    )
+    net.output(net.linear(x, 8, 3, name="out"))
+    with pytest.raises(InputError, match="no finite value"):
+        look(net)
+
+
 @pytest.mark.parametrize(
     ("noise", "error", "agrees"),
     [

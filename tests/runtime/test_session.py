@@ -1,5 +1,8 @@
 """Sessions: what goes wrong becomes one kind of error, and nothing runs for ever."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -150,3 +153,19 @@ def test_captured_values_reach_into_bodies_of_bodies():
     assert {"flag", "deep"} <= captured_values(node)
     assert "top" not in captured_values(node)
     assert captured_values(helper.make_node("Relu", ["x"], ["y"])) == set()
+
+
+def test_paths_are_opened_in_a_locale_that_cannot_spell_them(tmp_path):
+    path = tmp_path / "mödel 模型.onnx"
+    onnx.save(nets.mlp(8, 3), path)
+    code = "from onnxprune.runtime.session import *; import sys, pathlib as p; "
+    code += "print(Session(p.Path(sys.argv[1])).inputs[0].name)"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path],
+        env=os.environ | plain,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("x\n", "")
