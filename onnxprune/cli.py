@@ -131,8 +131,7 @@ def run(
         msg = "OUT is missing: say where the pruned model goes, or give --dry-run"
         raise UsageError(msg)
     options = read_options(locals())
-    keep_apart({"OUT": target}, (data,))
-    keep_apart({"--json": json_path(json), "--save-plan": save_plan}, (source, target, data))
+    keep_apart((source, data), OUT=target, json=json_path(json), save_plan=save_plan)
     from onnxprune import pipeline
 
     work = partial(
@@ -164,7 +163,7 @@ def inspect(
 ) -> None:
     """Show which channels IN has, what is frozen and why. Nothing is written."""
     options = read_options(locals())
-    keep_apart({"--json": json_path(json)}, (source, data))
+    keep_apart((source, data), json=json_path(json))
     from onnxprune import pipeline
 
     work = partial(pipeline.inspect, source, options, verify=not no_verify)
@@ -192,7 +191,7 @@ def sensitivity(
 ) -> None:
     """Measure what every channel of IN is worth, and how far to trust that. Nothing is cut."""
     options = read_options(locals())
-    keep_apart({"--json": json_path(json)}, (source, data))
+    keep_apart((source, data), json=json_path(json))
     from onnxprune import pipeline
 
     answer(partial(pipeline.sensitivity, source, options), json, quiet)
@@ -222,8 +221,7 @@ def apply(
 ) -> None:
     """Cut IN as a plan says and write OUT."""
     options = read_options(locals())
-    keep_apart({"OUT": target}, (plan, data))
-    keep_apart({"--json": json_path(json)}, (source, target, plan, data))
+    keep_apart((source, plan, data), OUT=target, json=json_path(json))
     from onnxprune import pipeline
 
     work = partial(pipeline.apply, source, target, plan, options, force=force)
@@ -247,7 +245,7 @@ def verify(
 ) -> None:
     """Prove that OUT is what a plan makes of IN, and that this equals IN with channels masked."""
     options = read_options(locals())
-    keep_apart({"--json": json_path(json)}, (source, target, plan, data))
+    keep_apart((source, target, plan, data), json=json_path(json))
     from onnxprune import pipeline
 
     work = partial(pipeline.verify, source, target, plan, options)
@@ -285,7 +283,7 @@ def bench(
     """Time one model, or two against each other."""
     options = read_options(locals())
     trials = Trials(pairs=pairs, runs=runs, warm_up=warm_up, batch=batch)
-    keep_apart({"--json": json_path(json), "--table": table}, (first, second, data))
+    keep_apart((first, second, data), json=json_path(json), table=table)
     from onnxprune import pipeline
 
     work = partial(pipeline.bench, first, second, options, trials=trials, table=table)

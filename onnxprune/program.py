@@ -99,12 +99,25 @@ def json_path(json: str | None) -> Path | None:
     return None if json in {None, "-"} else Path(str(json))
 
 
-def keep_apart(outputs: Mapping[str, Path | None], others: Sequence[Path | None]) -> None:
-    """Refuse, before minutes of work, an output that cannot be written or would destroy a file."""
-    taken = [path.resolve() for path in others if path is not None]
-    for option, path in outputs.items():
+def keep_apart(inputs: Sequence[Path | None], **outputs: Path | None) -> None:
+    """Refuse, before minutes of work, an output that cannot be written or would destroy a file.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files that are only read.
+    **outputs : Path
+        By the name of their argument: ``OUT``, or an option's name without its dashes.
+
+    Raises
+    ------
+    UsageError
+    """
+    taken = [path.resolve() for path in inputs if path is not None]
+    for name, path in outputs.items():
         if path is None:
             continue
+        option = name if name.isupper() else f"--{name.replace('_', '-')}"
         if path.resolve() in taken:
             msg = f"{option} {path} would overwrite another file of this command"
             raise UsageError(msg)
