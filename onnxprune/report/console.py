@@ -179,7 +179,7 @@ def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
 
 def _changes(page: Page, groups: Sequence[GroupChange]) -> None:
     shrank = sorted((g for g in groups if g.after < g.before), key=lambda g: g.after - g.before)
-    page.heading(f"{len(shrank)} of {counted(len(groups), 'group')} shrank")
+    page.heading(f"{len(shrank)} of {len(groups)} groups shrank")
     if not shrank:
         return
     page.table(
@@ -263,8 +263,7 @@ def _agreed(pair: Agreement) -> str:
     if pair.median is not None and pair.worst is not None:
         inside = f"{pair.median:.2f} inside a group"
         if pair.groups > 1:
-            weakest = short(pair.weakest, 22)
-            inside += f" (median of {pair.groups}; worst {pair.worst:.2f}, {weakest})"
+            inside += f" (median of {pair.groups}; worst {pair.worst:.2f}, {pair.weakest})"
         said.append(inside)
     return f"rank correlation {', '.join(said)}; {pair.channels} channels"
 
