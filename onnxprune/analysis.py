@@ -250,6 +250,8 @@ def _try(view: View, feed: Feeds) -> tuple[Trace | None, str]:
 
 def _rejected(model: Model, feed: Feeds, reason: str) -> InputError:
     """A model that does not run is rejected before anything else is tried."""
+    if not model.proto.graph.node:
+        return InputError(f"{model.path} holds no operators: there is nothing to run or to prune")
     try:
         Session(model.runnable).run(feed, deadline=_DEADLINE)
     except RunFailedError as plain:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from onnxprune.analysis import analyse, read_samples
 from onnxprune.data.specs import input_specs
@@ -174,3 +175,11 @@ def test_a_model_that_runs_on_neither_is_rejected(tmp_path, data):
     options = Options(data=tmp_path / "d.npz" if data else None)
     with pytest.raises(InputError, match="onnxruntime cannot run this model"):
         analyse(tmp_path / "m.onnx", options, Silent())
+
+
+def test_model_without_operators_is_rejected(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
+    model = helper.make_model(helper.make_graph([], "g", [x], [x]))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"model\.onnx holds no operators"):
+        analyse(tmp_path / "model.onnx", Options(), Silent())

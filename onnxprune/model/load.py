@@ -161,9 +161,6 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         msg = f"{path} holds no graph; it is no ONNX model, or is cut short"
         raise InputError(msg)
-    if not proto.graph.node:
-        msg = f"{path} holds no operators, so there is nothing to run or to prune; export it again"
-        raise InputError(msg)
     if proto.ir_version >= 3 and not proto.opset_import:
         msg = f"{path} names no opset; it is cut short or damaged, download or export it again"
         raise InputError(msg)
