@@ -179,7 +179,8 @@ def test_a_model_that_runs_on_neither_is_rejected(tmp_path, data):
 
 def test_model_without_operators_is_rejected(tmp_path):
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
-    model = helper.make_model(helper.make_graph([], "g", [x], [x]))
+    graph = helper.make_graph([], "g", [x], [x])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(InputError, match=r"model\.onnx holds no operators"):
         analyse(tmp_path / "model.onnx", Options(), Silent())
