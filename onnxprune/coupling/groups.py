@@ -221,7 +221,7 @@ class _Context:
         made = set(first.outputs)
         ordered = sorted(real, key=lambda m: (m.axis.value not in made, m.axis))
         exact = all(
-            contract.how == "sum"
+            contract.how == "sum" or self._whole_runs(member, contract)
             for member in members
             for _, contract in self.contracts.get(member.axis, ())
         )
@@ -229,6 +229,15 @@ class _Context:
         kind = _kind([plain(n).op_type for n in weighted], ordered[0], found, read)
         size = len(found.blocks)
         return Group(first.name, kind, size, tuple(ordered), exact, nodes, found.blocks)
+
+    def _whole_runs(self, member: Member, contract: Contract) -> bool:
+        """Whether each channel is whole groups, which have statistics of their own."""
+        run = self.collected.sizes[member.axis] // max(contract.groups, 1)
+        places = np.sort(member.positions, axis=1)
+        if contract.groups < 2 or places.shape[1] % run:
+            return False
+        runs = places.reshape(-1, run)
+        return bool((runs == runs[:, :1] // run * run + np.arange(run)).all())
 
 
 def _kind(makers: Sequence[str], first: Member, found: Footprint, read: bool) -> Kind:

@@ -101,13 +101,15 @@ class Contract:
     averages over the axis, ``norm`` and ``rms`` where it normalizes over the axis by mean and
     variance or by mean square: there removal changes a statistic of what stays. The axis still
     has to be tied or split by another relation. ``zero`` is the input slot of a quantized
-    operand's zero point: what stands for nothing there.
+    operand's zero point: what stands for nothing there. With ``groups`` each of so many equal runs
+    of the axis has a statistic of its own, so that a whole run can go without changing any.
     """
 
     axis: Axis
     slot: int
     how: How = "sum"
     zero: int | None = None
+    groups: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,15 @@ class Gated:
         Positions of each gated axis.
     ratios : mapping of Axis to dtype
         Axes whose statistic needs (size / kept).
+    groups : mapping of Axis to int
+        Axes with a statistic for each of so many equal runs.
     """
 
     model: onnx.ModelProto
     values: Mapping[Axis, tuple[int, ...]]
     sizes: Mapping[Axis, int]
     ratios: Mapping[Axis, np.dtype[np.generic]]
+    groups: Mapping[Axis, int]
 
     def feeds(self, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
         """Turn keep masks into feeds; axes that are not named stay whole."""
@@ -72,6 +75,10 @@ class Gated:
             feeds[mask_name(axis)] = full.reshape(full.shape[_first(axis) :])
             if axis in self.ratios:
                 feeds[_ratio_name(axis)] = self._ratio(axis, mask, full)
+            if axis in self.groups:
+                kept = np.maximum(mask.reshape(self.groups[axis], -1).sum(axis=1), 1)
+                ratio = len(mask) / self.groups[axis] / kept
+                feeds[_groups_name(axis)] = ratio.astype(self.ratios[axis])[:, None]
         return feeds
 
     def _ratio(self, axis: Axis, mask: Mask, full: Mask) -> NDArray[np.generic]:
@@ -96,6 +103,10 @@ def _first(axis: Axis) -> int:
 
 def _ratio_name(axis: Axis) -> str:
     return f"onnxprune/ratio/{axis.value}/{axis.axis}"
+
+
+def _groups_name(axis: Axis) -> str:
+    return f"{_ratio_name(axis)}/groups"
 
 
 def gate(view: View, trace: Trace, coupling: Coupling, axes: Iterable[Axis]) -> Gated:
@@ -131,11 +142,15 @@ class _Builder:
         self.renamed: dict[tuple[int, int], str] = {}
         self.values: dict[Axis, tuple[int, ...]] = {}
         self.ratios: dict[Axis, np.dtype[np.generic]] = {}
+        self.groups: dict[Axis, int] = {}
         self.zeros: dict[str, onnx.TensorProto] = {}
 
     def close(self, node: Node, contract: Contract) -> None:
         axis = contract.axis
         self.values[axis] = self.trace.shapes[axis.value]
+        if contract.groups:
+            self._masked_groups(node, contract)
+            return
         if contract.how in ("norm", "rms"):
             self._masked_norm(node, contract)
             return
@@ -227,6 +242,40 @@ class _Builder:
             return
         self.inputs[at, 0], self.inputs[at, slot] = given, name + "scale"
 
+    def _masked_groups(self, node: Node, contract: Contract) -> None:
+        """Do the same to a normalization over groups: each has a mean and a ratio of its own."""
+        axis, at, count = contract.axis, node.index, contract.groups
+        self.ratios[axis], self.groups[axis] = self.trace.dtypes[axis.value], count
+        name, (x, scale) = f"{NORM}{at}/", node.proto.input[:2]
+        size = self.trace.shapes[axis.value][1]
+        flat, root = self._numbers(0, count, -1), name + "root"
+
+        def add(op: str, inputs: list[str], out: str) -> str:
+            self._add(self.before, at, op, inputs, name + out)
+            return name + out
+
+        shape = add("Shape", [x], "shape")
+        add("Sqrt", [_groups_name(axis)], "root")
+        self._where(self.before, at, axis, x, name + "x")
+        self._mean(self.before, at, add("Reshape", [name + "x", flat], "xf"), name + "m0", [2])
+        mean = add("Mul", [name + "m0", _groups_name(axis)], "m")
+        deviation = add("Sub", [add("Reshape", [x, flat], "f"), mean], "df")
+        self._where(self.before, at, axis, add("Reshape", [deviation, shape], "d"), name + "kept")
+        kept = add("Reshape", [name + "kept", flat], "kf")
+        centred = add("Add", [add("Mul", [kept, root], "stretched"), mean], "cf")
+        self.inputs[at, 0] = add("Reshape", [centred, shape], "centred")
+        if self.trace.shapes[node.inputs[1]][0] == size:
+            root = add("Expand", [root, self._numbers(count, size // count)], "rows")
+        self.inputs[at, 1] = add(
+            "Div", [scale, add("Reshape", [root, self._numbers(-1)], "roots")], "scale"
+        )
+
+    def _numbers(self, *values: int) -> str:
+        """Name a constant list of numbers."""
+        name = f"onnxprune/numbers/{values}"
+        self.zeros[name] = numpy_helper.from_array(np.array(values), name)
+        return name
+
     def _looked_up(self, node: Node, name: str) -> str:
         """Have the sum of looked-up rows put out; the norm is then taken behind the operator."""
         given = node.proto.output
@@ -287,7 +336,7 @@ class _Builder:
             self._rewrite(graph, end)
         model.graph.initializer.extend(self.zeros.values())
         places = {axis: sizes[axis] for axis in self.values}
-        gated = Gated(model, self.values, places, self.ratios)
+        gated = Gated(model, self.values, places, self.ratios, self.groups)
         for name, mask in gated.feeds({}).items():
             kind = helper.np_dtype_to_tensor_dtype(mask.dtype)
             model.graph.input.append(helper.make_tensor_value_info(name, kind, mask.shape))

@@ -290,8 +290,8 @@ _NORMALIZATIONS = [
         "one-group",
         {"x": X((2, 6, 3, 3)), "s": W((6,)), "b": W((6,))},
         {"num_groups": 1},
-        "x0 y0",
-        {"x1 s0 b0": "one group"},
+        "x01 s0 b0 y01",
+        {"x23": _PLACES},
         opset=21,
     ),
     *(

@@ -215,6 +215,8 @@ def masked_run(
     weights = {name: bench.view.constant(name) for name in bench.view.uses}
     for axis, mask in keeps.items():
         for node, contract in bench.coupling.contracts.get(axis, ()):
+            if contract.groups:
+                return [_group_norm(bench, mask, contract.groups)]
             if contract.how in ("norm", "rms"):
                 return _norm(bench, keeps, contract.how)
             held = feed if axis.value in feed else weights
@@ -266,6 +268,23 @@ def _norm(bench: Bench, keeps: Keeps, how: str) -> list[Array]:
     statistics = [x] if skips or looks_up else [mean, inverse] if how == "norm" else [inverse]
     found = [y, *statistics][: sum(map(bool, node.outputs))]
     return [array.astype(np.float32) for array in found]
+
+
+def _group_norm(bench: Bench, mask: np.ndarray, groups: int) -> Array:
+    """GroupNormalization with each group's statistics over its kept channels."""
+    x = bench.feed[bench.view.nodes[0].inputs[0]].astype(np.float64)
+    scale, bias = (bench.view.constant(name) for name in bench.view.nodes[0].inputs[1:])
+    each = x.shape[1] // groups
+    if len(scale) == groups:
+        scale, bias = np.repeat(scale, each), np.repeat(bias, each)
+    y = np.zeros_like(x)
+    for first in range(0, x.shape[1], each):
+        kept = np.flatnonzero(mask[first : first + each]) + first
+        for sample in range(len(x)) if len(kept) else ():
+            part = x[sample, kept]
+            y[sample, kept] = (part - part.mean()) / np.sqrt(part.var() + 1e-5)
+    shape = (-1, *[1] * (x.ndim - 2))
+    return (y * scale.reshape(shape) + bias.reshape(shape)).astype(np.float32)
 
 
 def gap(found: list[Array], wanted: list[Array], rtol: float = RTOL) -> str:

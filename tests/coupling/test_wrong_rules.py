@@ -122,6 +122,17 @@ def _depth_to_space_of_the_other_mode(op):
     yield Tie(x.axis(1), y.axis(1), place, place // blocks if dcr else place % y.shape[1])
 
 
+def _groups_by_turns(op):
+    """Channels dealt out to the groups one by one, instead of run by run."""
+    for relation in normalization.group_normalization(op):
+        if isinstance(relation, Split):
+            (group, place), piece = relation.factors
+            turns = np.arange(len(place)) % (place.max() + 1)
+            yield Split(relation.axis, ((group, turns), piece))
+        else:
+            yield relation
+
+
 def _mean_as_sum(op):
     x, y = op.x(0), op.y()
     for i in (0, 2):
@@ -178,6 +189,8 @@ _WRONG = [
     ("LayerNormalization", _without(normalization.layer_normalization, _is_contract)),
     ("LayerNormalization", _alone(normalization.layer_normalization, "b[0]")),
     ("BatchNormalization", _alone(normalization.batch_normalization, "v[0]")),
+    ("GroupNormalization-opset-21", _without(normalization.group_normalization, _is_contract)),
+    ("GroupNormalization-opset-18", _groups_by_turns),
     ("LpNormalization", _without(normalization.lp_normalization, _is_contract)),
     ("MatMul-2d", _alone(linear.matmul, "a[1]", "b[0]")),
     ("MatMul-2d", _without(linear.matmul, _is_contract)),

@@ -144,6 +144,13 @@ _MENDED = [
         {"num_groups": 2},
     ),
     (
+        "GroupNormalization",
+        {"shapes": {"x": (1, 6, 2, 2), "y": (1, 6, 2, 2)}},
+        {"num_groups": 3},
+        {"x1": "010010", "y1": "010010"},
+        {"num_groups": 2},
+    ),
+    (
         "ConstantOfShape",
         {"shapes": {"y": (2, 4)}, "parameters": {0: [2, 4]}},
         {},
@@ -176,7 +183,7 @@ _REFUSED = [
         {"shapes": {"x": (1, 6, 2, 2), "y": (1, 6, 2, 2)}},
         {"num_groups": 3},
         {"x1": "110111"},
-        "only whole groups can go",
+        "its groups do not keep equally many channels",
     ),
     (
         "Gather",

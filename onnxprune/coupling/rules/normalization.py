@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.coupling.relations import Axis, Contract, Freeze, How, Relation, Tie
+from onnxprune.coupling.relations import Axis, Balance, Contract, Freeze, How, Relation, Split, Tie
 from onnxprune.coupling.rules._registry import MICROSOFT, Op, Tensor, rule
 
 _TRAINING = "an export in evaluation mode"
-_ONE_GROUP = "LayerNormalization over the same axes, or more groups: whole groups can go"
 
 
 @rule("BatchNormalization")
@@ -88,18 +87,22 @@ def _over_last_axis(
 
 @rule("GroupNormalization")
 def group_normalization(op: Op) -> Iterator[Relation]:
-    """Statistics over each group: whole groups may go."""
+    """Statistics over each group: whole groups may go, or equally many channels of each."""
     x, y = op.x(0), op.y()
     groups = op.integer("num_groups", 1)
     size = x.shape[1] // groups
     position = np.arange(x.shape[1])
+    group, piece = Axis(f"{op.name}/group", 0), Axis(f"{op.name}/piece", 0)
     for axis in (0, 1):
         yield Tie(x.axis(axis), y.axis(axis))
-    if groups == 1:
-        yield Freeze(x.axis(1), "GroupNormalization has one group only", unlock=_ONE_GROUP)
+    if size == 1:
+        yield Tie(x.axis(1), group, position, position)
+    else:
+        yield Contract(x.axis(1), 0, "norm", groups=groups)
+    if min(groups, size) > 1:
+        yield Split(x.axis(1), ((group, position // size), (piece, position)))
+        yield Balance(piece, groups)
     # A scale per group is opset 18's; opset 21 has one per channel.
-    group = Axis(f"{op.name}/group", 0)
-    yield Tie(x.axis(1), group, position, position // size)
     for vector in op.inputs[1:]:
         if vector is not None and vector.shape[0] == x.shape[1]:
             yield Tie(vector.axis(0), y.axis(1))

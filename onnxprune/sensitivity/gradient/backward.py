@@ -18,7 +18,7 @@ from onnxprune.coupling.rules import Op
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.session import captured_values
 from onnxprune.sensitivity.gradient.rules import Call, lookup
-from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, standardized
+from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, normed, standardized
 from onnxprune.sensitivity.gradient.samples import sample_axes
 from onnxprune.sensitivity.gradient.tape import Tape, UnsupportedError
 
@@ -190,14 +190,14 @@ class _Walk:
         Without position p of n, the mean moves by -(x_p - m) / (n - 1) and the variance by
         -((x_p - m)^2 - v) / (n - 1).
         """
-        tape, axes = self.tape, [call.op.x(0).rank - 1]
-        normal, _ = standardized(tape, call.x, axes, epsilon_of(call, 1e-5))
-        gradient = tape.op("Mul", call.g, call.op.x(1).value)
+        tape = self.tape
+        x, gradient, axes = normed(tape, call)
+        normal, _ = standardized(tape, x, axes, epsilon_of(call, 1e-5))
         moved = tape.op("Mul", normal, tape.reduce("ReduceMean", gradient, axes))
         spread = tape.op("Sub", tape.op("Mul", normal, normal), tape.const(1.0))
         along = tape.reduce("ReduceMean", tape.op("Mul", gradient, normal), axes)
         wider = tape.op("Mul", tape.op("Mul", spread, tape.const(0.5)), along)
-        return tape.op("Neg", tape.op("Add", moved, wider))
+        return tape.reshape(tape.op("Neg", tape.op("Add", moved, wider)), tape.shape(call.x))
 
     def missing(self, group: Group) -> str | None:
         """Say what keeps a group's exits from the outputs, if anything does."""

@@ -41,6 +41,23 @@ def standardized(
     return tape.op("Mul", x, inverse), inverse
 
 
+def normed(tape: Tape, call: Call) -> tuple[str, str, list[int]]:
+    """Return what a normalization standardizes, the gradient there, and over which axes."""
+    op = call.op
+    rank, scale = op.x(0).rank, np.asarray(tape.array(op.x(1).value))
+    if op.op_type == "GroupNormalization":
+        groups, channels = op.integer("num_groups", 1), op.x(0).shape[1]
+        scale = np.repeat(scale, channels // len(scale)).reshape(-1, *[1] * (rank - 2))
+        gradient = tape.op("Mul", call.g, tape.const(scale))
+        split = [0, groups, -1]
+        return tape.reshape(call.x, split), tape.reshape(gradient, split), [2]
+    if op.op_type == "InstanceNormalization":
+        scale = scale.reshape(-1, *[1] * (rank - 2))
+        return call.x, tape.op("Mul", call.g, tape.const(scale)), list(range(2, rank))
+    last = list(range(op.integer("axis", -1) % rank, rank))
+    return call.x, tape.op("Mul", call.g, op.x(1).value), last
+
+
 def unstandardize(
     tape: Tape,
     gradient: str,
@@ -63,42 +80,20 @@ def layer_normalization(tape: Tape, call: Call) -> Gradients:
     """Statistics over the last axes."""
     if call.slots != {0} or any(call.gradients[1:]):
         raise UnsupportedError("its statistics are read, or its scale is an activation")
-    rank = call.op.x(0).rank
-    axes = list(range(call.op.integer("axis", -1) % rank, rank))
+    x, gradient, axes = normed(tape, call)
     centred = call.op.op_type == "LayerNormalization"
-    normal, inverse = standardized(tape, call.x, axes, epsilon_of(call, 1e-5), centred=centred)
-    gradient = tape.op("Mul", call.g, call.op.x(1).value)
+    normal, inverse = standardized(tape, x, axes, epsilon_of(call, 1e-5), centred=centred)
     yield 0, unstandardize(tape, gradient, normal, inverse, axes, centred=centred)
 
 
-@vjp("InstanceNormalization")
-def instance_normalization(tape: Tape, call: Call) -> Gradients:
-    """Statistics over the positions of each channel."""
-    if call.slots != {0}:
-        raise UnsupportedError("its scale is an activation")
-    rank = call.op.x(0).rank
-    axes = list(range(2, rank))
-    normal, inverse = standardized(tape, call.x, axes, epsilon_of(call, 1e-5))
-    scale = np.asarray(tape.array(call.op.x(1).value)).reshape(-1, *[1] * (rank - 2))
-    gradient = tape.op("Mul", call.g, tape.const(scale))
-    yield 0, unstandardize(tape, gradient, normal, inverse, axes)
-
-
-@vjp("GroupNormalization")
+@vjp("GroupNormalization", "InstanceNormalization")
 def group_normalization(tape: Tape, call: Call) -> Gradients:
-    """Statistics over the positions of several channels."""
-    op = call.op
-    groups, x = op.integer("num_groups", 1), op.x(0)
-    scale = np.asarray(tape.array(op.x(1).value))
+    """Statistics over the positions of each channel, or of several."""
     if call.slots != {0}:
         raise UnsupportedError("its scale is an activation")
-    if len(scale) == groups != x.shape[1]:
-        scale = np.repeat(scale, x.shape[1] // groups)
-    split = [0, groups, -1]
-    normal, inverse = standardized(tape, tape.reshape(call.x, split), [2], epsilon_of(call, 1e-5))
-    factors = scale.reshape(-1, *[1] * (x.rank - 2))
-    gradient = tape.reshape(tape.op("Mul", call.g, tape.const(factors)), split)
-    flat = unstandardize(tape, gradient, normal, inverse, [2])
+    x, gradient, axes = normed(tape, call)
+    normal, inverse = standardized(tape, x, axes, epsilon_of(call, 1e-5))
+    flat = unstandardize(tape, gradient, normal, inverse, axes)
     yield 0, tape.reshape(flat, tape.shape(call.x))
 
 
