@@ -3,25 +3,34 @@
     python tests/benchmarks/latency_targets.py [--latency 0.7] [--only NAME] [--rival] [--peers]
 
 Prints per network the measured ratio with its 99 % interval, whose upper end must keep the ratio,
-or the refusal; the MACs ratio beside the latency ratio; the drop on samples held out.
+or the refusal; the MACs ratio beside the latency ratio; on the scoring samples, which had no part
+in it, the disagreement with the original's classes and the relative error of the output.
 ``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours.
-``--peers`` prints how MACs turn into time for Torch-Pruning's widths (needs torch and
-torch-pruning): networks of random weights, exported before and after.
+``--peers`` cuts the network with torch-pruning to the same MACs, and prints what that does to the
+latency (needs torch and torch-pruning; the digits networks are rebuilt with random weights).
+
+Every row is a process of its own, ended after ``--row-limit`` seconds. Finished rows are kept in
+``--rows FILE`` and not done again: broken off, the same command goes on. Ends with 1 if a row
+breaks its promise.
 """
 
 import argparse
+import json
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+from scoring import classes, original, outputs
 from shared_data import Network, own_networks, shared_networks
 
 from onnxprune.bench.machine import machine
-from onnxprune.bench.measure import measure
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.load import load
 from onnxprune.options import Options
@@ -30,122 +39,231 @@ from onnxprune.report.values import Report
 from onnxprune.runtime.session import RUNTIME_VERSION, Session
 
 _CLOSE = 0.02  # of the latency ratio: near enough to compare drops
+_TRIES = 6
+_GRACE = 1.2  # times the limit after which a row that does not stop by itself is ended
+KINDS = {"ours": "", "rival": "  by MACs alone", "peer": "  torch-pruning"}
 
 
-def pruned(network: Network, folder: Path, **choices: object) -> Report:
+@dataclass(frozen=True)
+class Row:
+    """What came of one network, one latency and one way to cut."""
+
+    kind: str
+    network: str
+    asked: float
+    latency: float | None = None
+    low: float | None = None
+    high: float | None = None
+    macs: float | None = None
+    disagreement: float | None = None
+    error: float | None = None
+    refused: str = ""
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, float]:
+        return self.kind, self.network, self.asked
+
+    def __str__(self) -> str:
+        name = KINDS[self.kind] or f"{self.network:24} {self.asked:.2f}"
+        if self.latency is None:
+            return f"{name:29}  {self.refused}  {self.seconds:.0f} s"
+        drop = ""
+        if self.disagreement is not None:
+            drop = f"  disagreement {self.disagreement:.4f}, error {self.error:.3f}"
+        ends = "" if self.low is None else f" ({self.low:.3f}-{self.high:.3f})"
+        what = f"latency {self.latency:.3f}{ends}  MACs {self.macs:.3f}{drop}  {self.refused}"
+        return f"{name:29}  {what}  {self.seconds:.0f} s"
+
+
+def networks() -> dict[str, Network]:
+    return {n.name: n for n in (*own_networks(), *shared_networks()) if n.present}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report, and what was lost on the scoring samples."""
+
+    report: Report
+    disagreement: float
+    error: float
+
+    @property
+    def latency(self) -> float:
+        return self.report.ratios.latency or 1.0
+
+
+def pruned(network: Network, folder: Path, **choices: object) -> Made:
     """Run the main job once."""
     name = Session(load(network.path).path).inputs[0].name
     data = folder / "inputs.npz"
     np.savez(data, **{name: network.calibration()})
     options = Options(data=data, **choices)  # type: ignore[arg-type]
-    return run(network.path, folder / "out.onnx", options, force=True)
+    report = run(network.path, folder / "out.onnx", options, force=True)
+    before = original(network)
+    after = outputs(folder / "out.onnx", network.score()[0])
+    old, new = (
+        np.concatenate([np.concatenate([a.reshape(len(a), -1) for a in b], 1) for b in side])
+        for side in ([[a for a in b if a.dtype.kind == "f"] for b in s] for s in (before, after))
+    )
+    error = float(np.sqrt(((new - old) ** 2).sum() / (old**2).sum()))
+    return Made(report, float((classes(before) != classes(after)).mean()), error)
 
 
-def told(report: Report) -> str:
-    """Say what was reached."""
-    low, high = report.ratios.latency_interval or (float("nan"),) * 2
-    drop = "" if report.drop is None else f"{report.drop.metric} {report.drop.value:.4f}"
-    found = report.ratios
-    return f"latency {found.latency:.3f} ({low:.3f}-{high:.3f})  MACs {found.macs:.3f}  {drop}"
+def reached(row: Row, made: Made, refused: str = "") -> Row:
+    """Fill in what came of it."""
+    found = made.report.ratios
+    low, high = found.latency_interval or (None, None)
+    return Row(
+        *row.key, found.latency, low, high, found.macs, made.disagreement, made.error, refused
+    )
 
 
-def target(network: Network, ratio: float, folder: Path, given: argparse.Namespace) -> Report | str:
-    """Ask for a latency; return the report or the refusal."""
-    try:
-        return pruned(
-            network, folder, latency=ratio, cache=given.cache, time_limit=given.time_limit
-        )
-    except OnnxPruneError as error:
-        return f"exit {error.exit_code}: {error}"
+def ours(row: Row, folder: Path, given: argparse.Namespace) -> Row:
+    """Ask for the latency."""
+    network = networks()[row.network]
+    return reached(row, pruned(network, folder, latency=row.asked, cache=given.cache))
 
 
-def rival(
-    network: Network, latency: float, folder: Path, given: argparse.Namespace
-) -> Report | str:
-    """Cut by MACs alone; bisect their ratio for the latency that ours has."""
-    low, high, best = 0.1, 1.0, "no ratio of MACs comes near"
-    for _ in range(given.tries):
-        middle = (low + high) / 2
+def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
+    """Cut by MACs alone, to the ratio whose latency is the one that is asked for."""
+    network, wanted = networks()[row.network], given.to_latency
+    low, high, middle, end = 0.05, 1.0, given.to_macs, time.monotonic() + given.row_limit
+    tried: list[Made] = []
+    for _ in range(_TRIES):
         try:
-            report = pruned(network, folder, macs=middle, time_limit=given.time_limit)
+            made = pruned(network, folder, macs=middle, cache=given.cache)
         except OnnxPruneError:
             low = middle
-            continue
-        reached = report.ratios.latency or 1.0
-        if abs(reached - latency) <= _CLOSE:
-            return report
-        low, high = (middle, high) if reached < latency else (low, middle)
-        best = f"nearest: {told(report)}"
-    return best
+        else:
+            tried.append(made)
+            if abs(made.latency - wanted) <= _CLOSE or time.monotonic() > end:
+                break
+            low, high = (middle, high) if made.latency < wanted else (low, middle)
+        middle = (low + high) / 2
+    if not tried:
+        return Row(*row.key, refused="no ratio of MACs can be reached")
+    best = min(tried, key=lambda made: abs(made.latency - wanted))
+    near = abs(best.latency - wanted) <= _CLOSE
+    return reached(row, best, "" if near else "(the nearest that was found)")
 
 
-def peers(ratios: Sequence[float]) -> Iterator[str]:
-    """Prune a ResNet-20 with Torch-Pruning to ratios of MACs, and time the exports."""
-    import torch
-    import torch_pruning
-    from peer_networks import resnet20
+def peer(row: Row, folder: Path, given: argparse.Namespace) -> Row:
+    """Cut with torch-pruning to ratios of MACs, and time its export."""
+    from peer_networks import peer_of, time_pruned
 
-    example = torch.randn(1, 3, 32, 32)
-    feed = {"input": example.numpy()}
+    model, example = peer_of(networks()[row.network])
+    if model is None:
+        return Row(*row.key, refused="no torch network that torch-pruning cuts")
+    macs, found = time_pruned(model, example, given.to_macs, folder)
+    low, high = found.interval or (None, None)
+    return Row(*row.key, found.ratio, low, high, macs)
+
+
+def child(row: Row, given: argparse.Namespace) -> None:
+    """Do one row, and print it as the last line."""
+    start = time.monotonic()
+    work = {"ours": ours, "rival": rival, "peer": peer}[row.kind]
     with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for number, ratio in enumerate((1.0, *ratios)):
-            torch.manual_seed(0)
-            model = resnet20().eval()
-            whole, _ = torch_pruning.utils.count_ops_and_params(model, example)
-            while torch_pruning.utils.count_ops_and_params(model, example)[0] > ratio * whole:
-                torch_pruning.pruner.MagnitudePruner(
-                    model, example, pruning_ratio=0.02,
-                    importance=torch_pruning.importance.MagnitudeImportance(p=1),
-                    ignored_layers=[model.head],
-                ).step()  # fmt: skip
-            now, _ = torch_pruning.utils.count_ops_and_params(model, example)
-            paths.append(Path(folder) / f"{number}.onnx")
-            torch.onnx.export(
-                model, example, paths[-1], input_names=["input"], dynamo=False, opset_version=17
-            )
-            if number:
-                found = measure([paths[0], paths[-1]], [feed], names=["whole", "pruned"])
-                low, high = found.interval or (float("nan"),) * 2
-                name = f"torch-pruning {torch_pruning.__version__}, ResNet-20"
-                took = f"latency {found.ratio:.3f} ({low:.3f}-{high:.3f})"
-                yield f"{name}: MACs {now / whole:.3f}, {took}"
+        try:
+            row = work(row, Path(folder), given)
+        except OnnxPruneError as error:
+            row = Row(*row.key, refused=f"exit {error.exit_code}: {error}")
+    print(json.dumps({**asdict(row), "seconds": time.monotonic() - start}))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def done_apart(row: Row, given: argparse.Namespace, *more: str) -> Row:
+    """Do a row in a process of its own."""
+    command = [sys.executable, __file__, "--row", row.kind, "--only", row.network, *more]
+    command += ["--latency", str(row.asked), "--cache", str(given.cache)]
+    command += ["--row-limit", str(given.row_limit)]
+    start = time.monotonic()
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_GRACE * given.row_limit
+        )
+        return Row(**json.loads(ended.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        refused = f"over the row limit of {given.row_limit:g} s"
+    except (IndexError, ValueError):
+        last = ended.stderr.strip().splitlines()[-1:] or ["no output"]
+        refused = f"failed: {last[0][:120]}"
+    return Row(*row.key, refused=refused, seconds=time.monotonic() - start)
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """Yield every row, known ones at once."""
+    lines = given.rows.read_text().splitlines() if given.rows.exists() else []
+    known = {row.key: row for row in (Row(**json.loads(line)) for line in lines)}
+
+    def one(row: Row, *more: str) -> Row:
+        if row.key not in known or given.again:
+            known[row.key] = done_apart(row, given, *more)
+            with given.rows.open("a") as file:
+                file.write(json.dumps(asdict(known[row.key])) + "\n")
+        return known[row.key]
+
+    for name in (name for name in networks() if given.only in name):
+        for asked in given.latency:
+            yield (found := one(Row("ours", name, asked)))
+            if found.latency is None:
+                continue
+            to = ("--to-latency", str(found.latency), "--to-macs", str(found.macs))
+            for kind in ("rival", "peer"):
+                if getattr(given, f"{kind}s" if kind == "peer" else kind):
+                    yield one(Row(kind, name, asked), *to)
+
+
+def summary(found: Sequence[Row]) -> Iterator[str]:
+    """Count promises kept, and where less was lost than by MACs alone."""
+    mine = {(r.network, r.asked): r for r in found if r.kind == "ours" and r.latency is not None}
+    refused = sum(r.kind == "ours" and r.latency is None for r in found)
+    kept = sum((r.high or 9.0) <= r.asked for r in mine.values())
+    yield f"kept: {kept} of {len(mine)} that were written; {refused} refused"
+    rivals = [r for r in found if r.kind == "rival" and r.latency is not None and not r.refused]
+    for what in ("disagreement", "error") if rivals else ():
+        pairs = [(getattr(mine[r.network, r.asked], what), getattr(r, what)) for r in rivals]
+        less, same = sum(a < b for a, b in pairs), sum(a == b for a, b in pairs)
+        yield (
+            f"{what} at the same latency, against MACs alone: smaller on {less}, equal on {same}, "
+            f"larger on {len(pairs) - less - same}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.7])
     parser.add_argument("--only", default="")
     parser.add_argument("--rival", action="store_true")
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--tries", type=int, default=5)
-    parser.add_argument("--time-limit", type=float, default=Options().time_limit)
-    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--row-limit", type=float, default=600.0, metavar="S")
+    parser.add_argument("--rows", type=Path, default=Path("latency_rows.jsonl"))
+    parser.add_argument("--again", action="store_true", help="do rows anew that are known")
+    parser.add_argument("--cache", type=Path, help="operator times and measured groups")
+    parser.add_argument("--row", choices=list(KINDS), help=argparse.SUPPRESS)
+    parser.add_argument("--to-latency", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--to-macs", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    for network in (*own_networks(), *shared_networks()):
-        if given.only not in network.name or not network.present:
-            continue
-        for ratio in given.latency:
-            start = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
-                ours = target(network, ratio, Path(folder), given)
-                line = ours if isinstance(ours, str) else told(ours)
-                seconds = time.monotonic() - start
-                print(f"{network.name:24} {ratio:.2f}  {line}  {seconds:.0f} s", flush=True)
-                if given.rival and not isinstance(ours, str):
-                    other = rival(network, ours.ratios.latency or ratio, Path(folder), given)
-                    line = other if isinstance(other, str) else told(other)
-                    print(f"{'  by MACs alone':24} {'':4}  {line}", flush=True)
-    for line in peers((0.9, 0.8, 0.7, 0.5)) if given.peers else ():
-        print(line, flush=True)
+    if given.row:
+        child(Row(given.row, given.only, given.latency[0]), given)
+        return 0
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        given.cache = given.cache or Path(folder)
+        for row in rows(given):
+            found.append(row)
+            print(row, flush=True)
+    for line in summary(found):
+        print(line)
     facts = machine(1, "CPUExecutionProvider")
     print(
         f"\n{facts['cpu']}, {facts['cores']} cores, load {facts['load average']}, "
         f"python {platform.python_version()}, onnx {onnx.__version__}, "
         f"onnxruntime {RUNTIME_VERSION}"
     )
+    return int(any(r.kind == "ours" and (r.high or 0.0) > r.asked for r in found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
