@@ -40,6 +40,7 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Session
 
 _CLOSE = 0.02  # of the latency ratio: near enough to compare drops
 _TRIES = 6
+_SHARE = 0.5  # of the row limit after which no further try is begun
 _GRACE = 1.2  # times the limit after which a row that does not stop by itself is ended
 KINDS = {"ours": "", "rival": "  by MACs alone", "peer": "  torch-pruning"}
 
@@ -128,7 +129,8 @@ def ours(row: Row, folder: Path, given: argparse.Namespace) -> Row:
 def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     """Cut by MACs alone, to the ratio whose latency is the one that is asked for."""
     network, wanted = networks()[row.network], given.to_latency
-    low, high, middle, end = 0.05, 1.0, given.to_macs, time.monotonic() + given.row_limit
+    low, high, middle = 0.05, 1.0, given.to_macs
+    end = time.monotonic() + _SHARE * given.row_limit
     tried: list[Made] = []
     for _ in range(_TRIES):
         try:
