@@ -82,6 +82,16 @@ class OutputChange:
             parts.append(np.repeat(np.arange(rows), min(width, _MOST)))
         return np.concatenate(parts) if parts else np.zeros(1, np.int64)
 
+    def units(self, batch: int) -> NDArray[np.float64]:
+        """Return what each dimension of a batch's vector has been divided by."""
+        parts = [np.zeros(0)]
+        for name in self._names:
+            clean = self._clean[batch][name]
+            rows = len(clean) if clean.ndim else 1
+            width = clean.size // rows if rows else 0
+            parts.append(np.full(rows * min(width, _MOST), self._scale[name]))
+        return np.concatenate(parts) if self._names else np.ones(1)
+
     def _spread(self, name: str) -> float:
         """Root of the summed squared deviation over all samples and the outputs that count."""
         values = [np.asarray(batch[name], np.float64).ravel() for batch in self._clean]
