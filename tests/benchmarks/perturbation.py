@@ -1,13 +1,11 @@
-"""Exact perturbation against a session per channel: how fast, and what its vectors predict.
+"""Exact perturbation against a session per channel: how fast.
 
-    python tests/benchmarks/perturbation.py [--only speed|joint] [--nets NAME ...] [--rounds 3]
+    python tests/benchmarks/perturbation.py [--nets NAME ...] [--rounds 3]
 
-Speed: networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer with random
+Networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer with random
 weights, 32 samples, all channels. Both ways are timed on random channels of every group, one after
 the other in random order, and extrapolated to all channels; what a group takes once (sessions,
 cached activations) counts for the fast way. Naive is: edit the weights, make a session, run it.
-Joint: the damage of random removals of a fifth of all channels, from the sum of the vectors of
-each channel alone, on the trained networks of the repository; beside it the sum of the scores.
 One thread, process CPU time, medians over rounds.
 """
 
@@ -19,16 +17,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from gradient import Problem, look, mobilenet2, resnet18, seconds, transformer
-from scipy.stats import spearmanr
-from shared_data import own_networks
 
 from onnxprune.coupling.groups import Group
-from onnxprune.progress import Silent
-from onnxprune.rewrite.keeps import keep_masks
-from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import RUNTIME_VERSION, Session, with_outputs
-from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting, measure
+from onnxprune.runtime.session import RUNTIME_VERSION
+from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
 
 _CHANNELS = 2  # that are timed per group and round, each way
 
@@ -104,68 +96,14 @@ def speed(names: list[str], rounds: int) -> Iterator[str]:
     yield f"* extrapolated from {_CHANNELS} random channels of every group, in every round"
 
 
-def joint_row(problem: Problem, draws: int, rng: np.random.Generator) -> str:
-    """Remove random fifths and compare with what single removals predict, on the same samples."""
-    found = problem.found
-    groups = [g for g in found.coupling.groups if g.exact]
-    result = measure(
-        found.view, found.traces[0], found.coupling, groups, Batches(problem.feeds, []),
-        {g.name: () for g in groups}, outputs=problem.outputs,
-        work={g.name: float(g.size) for g in groups}, time_limit=1e6, progress=Silent(),
-    )  # fmt: skip
-    axes = [m.axis for g in groups for m in g.members]
-    gated = gate(found.view, found.traces[0], found.coupling, axes)
-    session = Session(with_outputs(gated.model, problem.outputs))
-    every = [(g, c) for g in groups for c in range(g.size)]
-    tables = {name: group.vectors for name, group in result.groups.items()}
-
-    def run(gone: list[tuple[Group, list[int]]]) -> list[dict[str, np.ndarray]]:
-        masks = gated.feeds(keep_masks(gone, found.coupling.collected.sizes))
-        return [session.run({**feed, **masks}, problem.outputs) for feed in problem.feeds]
-
-    change = OutputChange(run([]))
-    true, vectors, scores = [], [], []
-    for _ in range(draws):
-        picks = [every[i] for i in rng.permutation(len(every))[: len(every) // 5]]
-        gone = [(g, [c for other, c in picks if other is g]) for g in groups]
-        moved = [change.vector(k, out) for k, out in enumerate(run(gone))]
-        true.append(sum(float((v.astype(np.float64) ** 2).sum()) for v in moved))
-        rows = np.stack([tables[g.name][c] for g, c in picks]).astype(np.float64)
-        vectors.append(float((rows.sum(axis=0) ** 2).sum()))
-        scores.append(float((rows**2).sum()))
-    return (
-        f"{problem.name:20} {len(every):6d} {draws:6d} {spearmanr(true, vectors).statistic:8.3f}"
-        f" {spearmanr(true, scores).statistic:8.3f}"
-    )
-
-
-def joint(names: list[str], draws: int) -> Iterator[str]:
-    yield f"{'network':20} {'chan.':>6} {'draws':>6} {'vectors':>8} {'scores':>8}"
-    for network in own_networks():
-        if names and network.name not in names:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "inputs.npz"
-            name = Session(network.path).inputs[0].name
-            np.savez(data, **{name: network.calibration()[:128]})
-            problem = look(network.name, network.path, data, 128)
-        yield joint_row(problem, draws, np.random.default_rng(0))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=["speed", "joint"])
     parser.add_argument("--nets", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=200)
     given = parser.parse_args()
     print(f"onnxruntime {RUNTIME_VERSION}, one thread, CPU time")
-    if given.only != "joint":
-        for line in speed(given.nets, given.rounds):
-            print(line, flush=True)
-    if given.only != "speed":
-        for line in joint(given.nets, given.draws):
-            print(line, flush=True)
+    for line in speed(given.nets, given.rounds):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

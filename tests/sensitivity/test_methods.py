@@ -1,6 +1,7 @@
 """Which method measures which groups, and what the command says of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,30 @@ def test_few_samples_are_warned_of_and_many_are_not():
     assert few.stability < 0.8 < many.stability
     assert any("two halves" in warning for warning in few.warnings)
     assert not any("two halves" in warning for warning in many.warnings)
+
+
+@pytest.mark.parametrize("method", ["perturbation", "reconstruction"])
+def test_every_method_says_how_stable_its_ranking_is(method):
+    report = pipeline.sensitivity(
+        MODEL, Options(data=DATA, samples=64, method=method, recover=method == "reconstruction")
+    )
+    known = [group.stability for group in report.groups]
+    assert all(-1 <= value <= 1 for value in known)
+    assert report.stability == pytest.approx(np.median(known))
+
+
+def test_halves_that_contradict_each_other_are_warned_of(monkeypatch):
+    """Whatever is measured, the second half of the samples says the opposite."""
+    spread = perturbation.Measurer.ranked
+
+    def contradicted(self, group, parts):
+        found = spread(self, group, parts)
+        return replace(found, halves=np.stack([found.scores, -found.scores]))
+
+    monkeypatch.setattr(perturbation.Measurer, "ranked", contradicted)
+    report = pipeline.sensitivity(MODEL, Options(data=DATA, samples=48, method="perturbation"))
+    assert report.stability == pytest.approx(-1.0)
+    assert any("two halves" in warning and "-1.00" in warning for warning in report.warnings)
 
 
 def test_time_that_is_up_is_marked():

@@ -252,3 +252,19 @@ def test_masks_only_touch_the_groups_axes(tmp_path):
     assert set(masks) == {m.axis for m in group.members}
     assert all((~mask).sum() == 1 for mask in masks.values())
     assert Axis("v2", 1) in masks
+
+
+def test_halves_are_what_every_other_sample_says(tmp_path):
+    """Seven samples in batches of four: parity goes on over the border."""
+    found = nets.look(nets.residual(), tmp_path)
+    given = naive.batches(found)
+    group = found.coupling.groups[0]
+    result = naive.fast(found, [group], given).groups[group.name]
+    np.testing.assert_allclose(result.halves.sum(axis=0), result.scores, rtol=1e-6)
+    samples = {k: np.concatenate([feed[k] for feed in given.fit]) for k in given.fit[0]}
+    for half in range(2):
+        part = perturbation.Batches([{k: a[half::2] for k, a in samples.items()}], given.select)
+        alone = naive.fast(found, [group], part).groups[group.name].scores
+        np.testing.assert_allclose(
+            result.halves[half] / result.halves[half].sum(), alone / alone.sum(), rtol=1e-3
+        )
