@@ -16,7 +16,6 @@ from onnxprune.runtime.trace import Trace
 
 __all__ = ["Collected", "collect"]
 
-_INTERFACE = "graph inputs and outputs stay as they are: other programs rely on them"
 _NO_RULE = "onnxprune has no rule for {op}"
 _NO_AXIS = "{op} cannot be cut along this axis"
 _RULE = "a rule for this operator and axis in onnxprune.coupling.rules"
@@ -64,7 +63,7 @@ class Collected:
         return {axis: size for axis, size in self.sizes.items() if axis not in self.replaced}
 
 
-def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
+def collect(view: View, trace: Trace, *, interface: Iterable[Freeze] = ()) -> Collected:
     """Collect the relations of every node.
 
     Parameters
@@ -72,8 +71,8 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
     view : View
     trace : Trace
         Of a run in which dynamic axes have sizes > 1, so that they are told from broadcast axes.
-    interface : bool
-        Whether graph inputs and outputs are frozen; off only to look at single operators.
+    interface : iterable of Freeze
+        What stays of graph inputs and outputs; nothing only to look at single operators.
 
     Returns
     -------
@@ -106,7 +105,7 @@ def collect(view: View, trace: Trace, *, interface: bool = True) -> Collected:
                 if isinstance(relation, Freeze):
                     blame.setdefault(relation.axis, node)
             asked.append((op, relations))
-    joined = join(asked, list(_outside(view, trace, interface=interface)))
+    joined = join(asked, [*interface, *_varying(trace)])
     return Collected(
         {**sizes, **joined.sizes},
         joined.relations,
@@ -128,12 +127,7 @@ def _exact(view: View, node: Node, contract: Contract) -> tuple[Contract, Rescal
     return (contract, None) if undone is None else (replace(contract, how="sum"), undone)
 
 
-def _outside(view: View, trace: Trace, *, interface: bool) -> Iterator[Freeze]:
-    """Freeze what no node decides."""
-    named = [(v, "input") for v in view.inputs] + [(v, "output") for v in view.outputs]
-    for value, what in named if interface else ():
-        for axis in range(len(trace.shapes.get(value, ()))):
-            yield Freeze(Axis(value, axis), f"graph {what}", unlock=_INTERFACE)
+def _varying(trace: Trace) -> Iterator[Freeze]:
     for varying in trace.varying:
         yield Freeze(Axis(*varying), "its size changes from turn to turn")
 

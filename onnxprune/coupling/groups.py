@@ -215,7 +215,7 @@ class _Context:
             for n in makers
             if plain(n).op_type in (*_CONVOLUTIONS, *_RECURRENT, "MatMul", "Gemm", "Gather")
             and not self._passes(n, values)
-        ]
+        ] or [n for n in makers if plain(n).op_type in _RECURRENT]  # states pass through and out
         first = (weighted or makers)[0]
         real = [m for m in members if "/" not in m.axis.value or m.axis in self.collected.sizes]
         made = set(first.outputs)

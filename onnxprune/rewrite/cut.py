@@ -16,7 +16,7 @@ from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.sparse import fill
 from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
-from onnxprune.rewrite.keeps import Keeps, named, per_block
+from onnxprune.rewrite.keeps import Keeps, named, take
 from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
 from onnxprune.rewrite.shapes import Copy, Patch, ShapeRepair
 from onnxprune.runtime.trace import Trace
@@ -119,7 +119,10 @@ def _sliced(view: View, keeps: Keeps) -> dict[Edge, Array]:
     for value, axes in by_value.items():
         array = view.constant(value)
         for axis in sorted(axes, key=lambda a: a.by < 0):  # blocks are counted on whole axes
-            array = _compress(array, axis, keeps[axis])
+            try:
+                array = take(array, axis, keeps[axis])
+            except ValueError as error:
+                raise UnrepresentableError(str(error)) from error
         for edge in view.uses[value].edges:
             edges[edge] = array
     return edges
@@ -142,19 +145,6 @@ def _rescale(
         value = view.by_index[edge.node].inputs[edge.slot]
         array = edges.get(edge, view.constant(value))
         edges[edge] = (array * ratio**power).astype(array.dtype)
-
-
-def _compress(array: Array, axis: Axis, keep: NDArray[np.bool_]) -> Array:
-    """Take what stays on an axis, from each block its own."""
-    if axis.by < 0:
-        return np.compress(keep, array, axis=axis.axis)
-    mask = per_block(axis, keep, array.shape)
-    counts = np.unique(mask.sum(axis=axis.axis))
-    if len(counts) > 1:
-        msg = f"{axis}: the blocks do not keep equally many positions"
-        raise UnrepresentableError(msg)
-    places = np.argsort(~mask, axis=axis.axis, kind="stable")
-    return np.take_along_axis(array, places.take(range(int(counts[0])), axis.axis), axis.axis)
 
 
 class _Writer:

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 
-__all__ = ["Keeps", "Mask", "counted", "keep_masks", "named", "per_block"]
+__all__ = ["Keeps", "Mask", "counted", "keep_masks", "named", "narrow", "per_block", "take"]
 
+Array = NDArray[np.generic]
 Mask = NDArray[np.bool_]
 Keeps = Mapping[Axis, Mask]
 """What stays. An axis with a joint one has its mask too, which counts but names no positions."""
@@ -82,3 +83,41 @@ def per_block(axis: Axis, mask: Mask, shape: Sequence[int]) -> Mask:
     rows = np.repeat(rows, shape[axis.by] // len(rows), axis=0)
     full[axis.axis], full[axis.by] = shape[axis.axis], len(rows)
     return (rows if axis.by < axis.axis else rows.T).reshape(full)
+
+
+def take(array: Array, axis: Axis, keep: Mask) -> Array:
+    """Take what stays on an axis, from each block its own.
+
+    Raises
+    ------
+    ValueError
+        If the blocks do not keep equally many positions.
+    """
+    if axis.by < 0:
+        return np.compress(keep, array, axis=axis.axis)
+    mask = per_block(axis, keep, array.shape)
+    counts = np.unique(mask.sum(axis=axis.axis))
+    if len(counts) > 1:
+        msg = f"{axis}: the blocks do not keep equally many positions"
+        raise ValueError(msg)
+    places = np.argsort(~mask, axis=axis.axis, kind="stable")
+    return np.take_along_axis(array, places.take(range(int(counts[0])), axis.axis), axis.axis)
+
+
+def narrow(values: Mapping[str, Array], keeps: Keeps) -> dict[str, Array]:
+    """Take of each value what a cut leaves of it: feeds of the original become those of the cut.
+
+    The same makes outputs of the original comparable with those of the cut. Only a cut of graph
+    inputs or outputs narrows any.
+
+    Parameters
+    ----------
+    values : mapping of value name to array
+        What is no array (sequences and maps) stays.
+    keeps : mapping of Axis to mask
+    """
+    found = dict(values)
+    mine = named({axis: mask for axis, mask in keeps.items() if axis.value in found})
+    for axis, mask in sorted(mine, key=lambda item: item[0].by < 0):  # blocks lie on whole axes
+        found[axis.value] = take(found[axis.value], axis, mask)
+    return found

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from onnxprune.model.dequantize import is_quantized
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.runtime.session import Feeds, RunFailedError, Session
 
 __all__ = ["NativeCheck", "runs_natively"]
@@ -35,7 +36,7 @@ class NativeCheck:
 
     def __init__(self, view: View, feeds: Sequence[Feeds]) -> None:
         self._feeds = feeds
-        native, clone = self._run(view.model), self._run(view.real)
+        native, clone = self._run(view.model, {}), self._run(view.real, {})
         self._scale = {
             name: max(float(_finite(outputs[name]).max(initial=0.0)) for outputs in clone)
             for name in clone[0]
@@ -43,10 +44,10 @@ class NativeCheck:
         self._gaps = self._gap(native, clone)
         self._quantum = _quantum(view.model)
 
-    def reason(self, model: onnx.ModelProto) -> str:
+    def reason(self, model: onnx.ModelProto, keeps: Keeps) -> str:
         """Say what is wrong with a cut file in its own types; "" if nothing is."""
         try:
-            native, clone = self._run(model), self._run(upcast(model))
+            native, clone = self._run(model, keeps), self._run(upcast(model), keeps)
         except RunFailedError as error:
             return f"does not run in its own types: {error}"
         for name, gap in self._gap(native, clone).items():
@@ -55,9 +56,9 @@ class NativeCheck:
                 return f"'{name}' rounds by {gap:.2g} of its range, {allowed:.2g} is usual"
         return ""
 
-    def _run(self, model: onnx.ModelProto) -> list[Outputs]:
+    def _run(self, model: onnx.ModelProto, keeps: Keeps) -> list[Outputs]:
         session = Session(model)
-        return [session.run(feed) for feed in self._feeds]
+        return [session.run(narrow(feed, keeps)) for feed in self._feeds]
 
     def _gap(self, native: Sequence[Outputs], clone: Sequence[Outputs]) -> dict[str, float]:
         """Return the largest difference per output, relative to the original's largest value."""

@@ -1,4 +1,8 @@
-"""The proof of a cut: the cut model equals the original with the same channels masked."""
+"""The proof of a cut: the cut model equals the original with the same channels masked.
+
+``run(cut(model), narrow(feeds)) == narrow(run(masked original, feeds))``, where `narrow` changes
+something only if graph inputs or outputs were cut.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,7 +16,7 @@ from onnxprune.errors import InputError
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.native import NativeCheck, runs_natively
 from onnxprune.runtime.branches import force_branches, has_branches
 from onnxprune.runtime.gates import gate
@@ -130,7 +134,9 @@ class Verifier:
         masks = self._gated.feeds(keeps)
         session = Session(with_outputs(model, self._outputs))
         return max(
-            relative_error(session.run(feed), reference.run({**feed, **masks}))
+            relative_error(
+                session.run(narrow(feed, keeps)), narrow(reference.run({**feed, **masks}), keeps)
+            )
             for feed in self._feeds
         )
 
@@ -196,5 +202,5 @@ class Verifier:
                 error = max(error, self._gap(force_branches(real, then=then), keeps, reference))
         except RunFailedError:
             return float("inf")
-        astray = self._native is not None and bool(self._native.reason(model))
+        astray = self._native is not None and bool(self._native.reason(model, keeps))
         return float("inf") if astray else error

@@ -73,7 +73,7 @@ def set_up(case: OpCase) -> Bench:
     model, (first, feed) = make_model(case)
     view = build_view(model, Path())
     seen = _trace_by_reference(view, first) if "onnxruntime" in case.skip else trace(view, first)
-    collected = collect(view, seen, interface=False)
+    collected = collect(view, seen)
     solutions, frozen = solve(collected.relations, collected.atoms)
     coupling = make_groups(view, collected, solutions, frozen)
     return Bench(case, feed, view, seen, coupling, solutions)

@@ -167,13 +167,13 @@ def feeds(model: onnx.ModelProto, seed: int = 0) -> list[dict[str, np.ndarray]]:
     return made
 
 
-def look(net: Net | onnx.ModelProto) -> Looked:
+def look(net: Net | onnx.ModelProto, *, change_interface: bool = False) -> Looked:
     model = net.model() if isinstance(net, Net) else net
     onnx.checker.check_model(model)
     view = build_view(model, Path())
     both = feeds(model)
     traces = tuple(trace(view, feed) for feed in both)
-    coupling = couple(view, traces[0])
+    coupling = couple(view, traces[0], change_interface=change_interface)
     return Looked(model, view, traces, coupling, Verifier(view, traces[0], coupling, both))
 
 
@@ -189,9 +189,9 @@ def some(group: Group, count: int, rng: np.random.Generator) -> list[int]:
     return sorted(order[: count * group.step].tolist())
 
 
-def cuts_hold(net: Net | onnx.ModelProto) -> Looked:
+def cuts_hold(net: Net | onnx.ModelProto, *, change_interface: bool = False) -> Looked:
     """Cut every group alone and all together; each cut must equal the masked original."""
-    looked = look(net)
+    looked = look(net, change_interface=change_interface)
     groups = looked.coupling.groups
     assert groups, {str(a): f.reason for a, f in looked.coupling.frozen.items()}
     for group in groups:

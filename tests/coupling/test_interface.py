@@ -1,0 +1,43 @@
+"""States and features of the interface: frozen as a rule, channels where that is allowed."""
+
+import numpy as np
+import pytest
+
+from onnxprune.coupling.relations import Axis
+from onnxprune.rewrite.keeps import keep_masks, narrow
+from onnxprune.rewrite.verify import TOLERANCE, relative_error
+from onnxprune.runtime.session import Session
+from tests.coupling.nets import Net, cuts_hold, feeds, half, look
+from tests.coupling.test_patterns_recurrent import _layer, _merged, _sequence
+
+_IN, _UNITS = 5, 6
+
+
+def _recurrent(op, ways=1, *, stated=True):
+    """A layer that begins with states of the caller and hands its last ones back."""
+    net = Net()
+    names = {"h": "h0", "c": "c0"} if op == "LSTM" else {"h": "h0"}
+    states = {slot: net.input(ways, "n", _UNITS, name=name) for slot, name in names.items()}
+    y, *last = _layer(net, op, _sequence(net), _IN, ways=ways, name="a", **(states if stated else {}))
+    y = _merged(net, y, ways * _UNITS)
+    net.output(net.linear(y, ways * _UNITS, 3, name="scores"), *last)
+    return net
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_states_go_with_their_units(op, ways):
+    looked = cuts_hold(_recurrent(op, ways), change_interface=True)
+    assert looked.found == {("a", "unit", ways * _UNITS)}
+    assert looked.free("h0", 2)
+    assert not looked.free("h0", 1)
+    assert looked.why("x", 2) == "graph input"
+    assert looked.why("h0", 1) == "graph input"
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_states_stay_unless_asked(op):
+    looked = look(_recurrent(op))
+    assert looked.coupling.groups == ()
+    frozen = looked.coupling.frozen[Axis("h0", 2)]
+    assert "--allow-interface-change" in frozen.unlock
