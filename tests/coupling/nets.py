@@ -17,7 +17,7 @@ from onnxprune.rewrite.verify import TOLERANCE, Verifier
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.trace import Trace, trace
 
-_SIZES = ({"n": 2, "t": 5}, {"n": 3, "t": 7})  # of the named axes, in the two runs
+_SIZES = ({"n": 2, "t": 5, "p": 4}, {"n": 3, "t": 7, "p": 2})  # of the named axes, in the two runs
 
 
 class Net:

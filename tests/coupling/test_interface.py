@@ -41,3 +41,38 @@ def test_states_stay_unless_asked(op):
     assert looked.coupling.groups == ()
     frozen = looked.coupling.frozen[Axis("h0", 2)]
     assert "--allow-interface-change" in frozen.unlock
+
+
+def _decoder(heads=4, dim=6, layers=2):
+    """One step of a decoder: keys and values of the past come in, those of now go out."""
+    net, width = Net(), 12
+    inner = heads * dim
+    x = net.linear(net.input("n", "t", 8), 8, width, name="embed")
+    for k in range(layers):
+        parts = {}
+        for part in "qkv":
+            made = net.linear(x, width, inner, name=f"{part}_{k}")
+            made = net.reshape(made, 0, 0, heads, dim)
+            parts[part] = net.op("Transpose", made, perm=[0, 2, 1, 3])
+        for part, what in (("k", "key"), ("v", "value")):
+            past = net.input("n", heads, "p", dim, name=f"past.{k}.{what}")
+            present = net.op("Concat", past, parts[part], axis=2, name=f"present.{k}.{what}")
+            net.output(present)
+            parts[part] = present
+        scores = net.op("MatMul", parts["q"], net.op("Transpose", parts["k"], perm=[0, 1, 3, 2]))
+        read = net.op("MatMul", net.op("Softmax", scores, axis=-1), parts["v"])
+        read = net.reshape(net.op("Transpose", read, perm=[0, 2, 1, 3]), 0, 0, inner)
+        x = net.op("Add", x, net.linear(read, inner, width, name=f"o_{k}"))
+    net.output(net.linear(x, width, 5, name="logits"))
+    return net
+
+
+def test_heads_and_their_dims_of_a_cache():
+    looked = cuts_hold(_decoder(), change_interface=True)
+    kinds = sorted((kind, size) for _, kind, size in looked.found)
+    print(looked.found)
+    assert looked.free("past.0.key", 1)
+    assert looked.free("past.0.key", 3)
+    assert not looked.free("past.0.key", 2)
+    assert not looked.free("past.0.key", 0)
+    assert not looked.free("logits", 2)
