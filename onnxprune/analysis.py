@@ -157,7 +157,7 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
     found = list(_further_traces(view, [feed for feed in others if feed is not None]))
     probes = (*(probe for probe, _ in found), plain, feeds(shapes) or plain)[:2]
     traces = agree([seen for _, seen in found] or [first])
-    coupling = couple(view, traces[0])
+    coupling = couple(view, traces[0], change_interface=options.allow_interface_change)
     return Analysis(
         model=model,
         expansion=expansion,

@@ -8,6 +8,7 @@ import typer
 from onnxprune.options import Choice
 
 __all__ = [
+    "AllowInterfaceChange",
     "Batch",
     "Cache",
     "Confidence",
@@ -136,6 +137,13 @@ Exclude = Annotated[
     typer.Option(
         metavar="PATTERN",
         help="What stays whole: wildcards on group, value or node name, or op:Type. Repeatable.",
+    ),
+]
+AllowInterfaceChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-interface-change",
+        help="Channels may go that lie on graph inputs or outputs: states, caches, features.",
     ),
 ]
 MultipleOf = Annotated[

@@ -11,6 +11,7 @@ import typer
 
 from onnxprune import __version__
 from onnxprune.arguments import (
+    AllowInterfaceChange,
     Batch,
     Cache,
     Confidence,
@@ -105,6 +106,7 @@ def run(
     confidence: Confidence = _DEFAULTS.confidence,
     require_certificate: RequireCertificate = False,
     exclude: Exclude = None,
+    allow_interface_change: AllowInterfaceChange = False,
     multiple_of: MultipleOf = None,
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
@@ -138,12 +140,8 @@ def run(
         pipeline.run, source, target, options,
         save_plan=save_plan, pareto=pareto, dry_run=dry_run, force=force,
     )  # fmt: skip
-    answer(
-        work,
-        json,
-        quiet,
-        {"plan": save_plan, "front": pareto, "model": None if dry_run else target},
-    )
+    written = {"plan": save_plan, "front": pareto, "model": None if dry_run else target}
+    answer(work, json, quiet, written)
 
 
 @app.command()
@@ -153,6 +151,7 @@ def inspect(
     data: Data = None,
     loader: Loader = None,
     exclude: Exclude = None,
+    allow_interface_change: AllowInterfaceChange = False,
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
     input_shape: InputShape = None,
@@ -177,6 +176,7 @@ def sensitivity(
     data: Data = None,
     loader: Loader = None,
     exclude: Exclude = None,
+    allow_interface_change: AllowInterfaceChange = False,
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
     recover: Recover = _DEFAULTS.recover,

@@ -53,6 +53,8 @@ class Options:
         Write nothing that is not certified.
     exclude : tuple of str
         fnmatch patterns on group, value or node name, or ``op:Type``: what stays whole.
+    allow_interface_change : bool
+        Whether channels may go that lie on graph inputs or outputs (states, features).
     multiple_of : int, optional
         Kept widths are multiples of this; chosen by the selection when absent.
     input_shapes : mapping of input name to shape
@@ -94,6 +96,7 @@ class Options:
     confidence: float = 0.95
     require_certificate: bool = False
     exclude: tuple[str, ...] = ()
+    allow_interface_change: bool = False
     multiple_of: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)

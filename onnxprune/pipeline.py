@@ -147,7 +147,7 @@ def prune(
     chosen = search(workshop, budget, promise, objective="latency")
     settled, done = _real(given, found, chosen.candidate)
     drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
-    times = chosen.candidate.timed or workshop.time(done.model)
+    times = chosen.candidate.timed or workshop.time(settled, done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
     report = summary.report(found, settled.proven, done, times, drop, options, remarks, known[0])
     if pareto is not None:
@@ -257,8 +257,7 @@ def replay(
     check_provider(options.provider)
     wanted = load_plan(plan, load(source))
     options = replace(
-        options,
-        input_shapes=wanted.shapes,
+        wanted.looking(options),
         recover=wanted.refitted,
         seed=wanted.number("seed"),
         samples=wanted.number("samples"),
@@ -272,7 +271,7 @@ def replay(
         options = replace(options, recover=False)
         notes.append("the plan's refit needs calibration data (--data): only the cut was made")
     done = repaired(found, proven, splits, options, clock, wanted.constants(found))
-    times = timed(found, done.model, options, clock)
+    times = timed(found, done.model, proven.keeps, options, clock)
     drop, remarks = _stated(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
     model = fold(found.expansion, done.model).model
@@ -304,7 +303,7 @@ def verify(
     """
     clock = Clock(progress or Silent())
     wanted = load_plan(plan, load(source))
-    found = analyse(source, replace(options, input_shapes=wanted.shapes), clock)
+    found = analyse(source, wanted.looking(options), clock)
     clock.stage("verify")
     keeps = wanted.keeps(found.coupling.collected.sizes)
     recut = _recut(found, wanted)
@@ -357,7 +356,7 @@ def _drop(
     options: Options,
 ) -> tuple[Drop, list[str]]:
     """Describe the drop; say so loudly where it is not certified."""
-    plain = judge.losses(proven.model, splits.certify)
+    plain = judge.losses(proven.model, splits.certify, proven.keeps)
     drop = describe(judge, promise, held, plain)
     if drop.certified is not None:
         return drop, []
@@ -369,7 +368,7 @@ def _stated(
 ) -> tuple[Drop, list[str]]:
     """Describe the drop of a model of which nothing was promised."""
     judge = Judge(found, splits, options)
-    held = [judge.losses(model, splits.certify)]
+    held = [judge.losses(model, splits.certify, proven.keeps)]
     promise = unlimited(found, splits, judge, options)
     return _drop(judge, promise, held, proven, splits, options)
 

@@ -1,7 +1,7 @@
 """The plan: which channels go, bound to one model, replayable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from onnxprune.errors import InputError
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
 from onnxprune.model.save import write_text
+from onnxprune.options import Options
 from onnxprune.report.json import dumps, read
 from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
 
@@ -57,6 +58,11 @@ class Plan:
         value = self.content[field]
         assert isinstance(value, int)
         return value
+
+    def looking(self, options: Options) -> Options:
+        """Return options that show a model as it was when the plan was made."""
+        allowed = bool(self.content["allow_interface_change"])
+        return replace(options, input_shapes=self.shapes, allow_interface_change=allowed)
 
     @property
     def empty(self) -> bool:
@@ -160,14 +166,12 @@ def make_plan(
     found: Analysis,
     removed: Sequence[tuple[Group, Sequence[int]]],
     keeps: Keeps,
+    options: Options,
     *,
-    seed: int,
-    samples: int,
     multiple_of: int | None,
     steps: Mapping[str, int] = MappingProxyType({}),
     refitted: Sequence[str] = (),
     added: Sequence[str] = (),
-    recovered: bool = True,
     constants: Constants = MappingProxyType({}),
 ) -> Plan:
     """Write down a selection.
@@ -178,15 +182,13 @@ def make_plan(
     removed : sequence of (Group, channel numbers)
     keeps : mapping of Axis to mask
         The same, per axis.
-    seed, samples : int
-        As the options said: a refit can only be repeated on the same samples.
+    options : Options
+        Of the run: a refit can only be repeated on the same samples.
     multiple_of : int, optional
     steps : mapping of group name to int
         Multiples that the widths of single groups kept to, because only those pay.
     refitted, added : sequence of str
         Initializers that were solved for, and those that were added, after the cut.
-    recovered : bool
-        Whether that was a refit, and not only constants folded into biases.
     constants : Constants
         What free channels hold.
 
@@ -199,13 +201,14 @@ def make_plan(
             "format": FORMAT,
             "onnxprune": __version__,
             "model": {"sha256": found.model.sha256, "bytes": found.model.bytes},
-            "seed": seed,
-            "samples": samples,
+            "seed": options.seed,
+            "samples": options.samples,
             "dims": {name: list(shape) for name, shape in found.shapes.items()},
+            "allow_interface_change": options.allow_interface_change,
             "multiple_of": multiple_of,
             "refitted": list(refitted),
             "added": list(added),
-            "recovered": recovered,
+            "recovered": options.recover,
             "constants": [e for a, h in constants.items() if (e := _held(a, h, keeps))],
             "removed": [_cut(found, axis, mask) for axis, mask in named(keeps)],
             "groups": [

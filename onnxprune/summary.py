@@ -24,13 +24,14 @@ from onnxprune.report.values import (
     Drop,
     Figures,
     GroupChange,
+    InterfaceChange,
     Latency,
     Ratios,
     RemovedPositions,
     Report,
 )
 from onnxprune.rewrite.fold import fold
-from onnxprune.rewrite.keeps import Keeps, named
+from onnxprune.rewrite.keeps import Keeps, named, narrow
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
 from onnxprune.runtime.trace import trace
@@ -128,7 +129,8 @@ def report(
     Report
     """
     before = _before(found, timed)
-    after, folding = _after(found, recovered.model, timed)
+    after, folding = _after(found, recovered.model, proven.keeps, timed)
+    own = [*synthetic(found), *types(found), *noise(found, proven)]
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
     return Report(
         source=str(found.model.path),
@@ -145,17 +147,12 @@ def report(
         seconds={},
         seed=options.seed,
         versions=versions(),
-        warnings=[
-            *(*synthetic(found), *types(found), *noise(found, proven)),
-            *remarks,
-            *folding,
-            *timed.warnings,
-            *slow,
-        ],
+        warnings=[*own, *remarks, *folding, *timed.warnings, *slow],
         refitted=recovered.refitted,
         rescaled=_rescaled(found, proven.keeps),
         added=_added(found.view.model, recovered.model),
         profiles=timed.profiles,
+        interface=_interface(found, proven.keeps),
     )
 
 
@@ -180,11 +177,11 @@ def _before(found: Analysis, timed: BenchReport) -> Figures:
 
 
 def _after(
-    found: Analysis, model: onnx.ModelProto, timed: BenchReport
+    found: Analysis, model: onnx.ModelProto, keeps: Keeps, timed: BenchReport
 ) -> tuple[Figures, list[str]]:
     """Count a model afresh; say which functions it no longer calls."""
     view = build_view(model, found.model.path)
-    seen = trace(view, found.stated_feed())
+    seen = trace(view, narrow(found.stated_feed(), keeps))
     cost = CostModel(view, seen).total
     size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
     folded = fold(found.expansion, model)
@@ -226,6 +223,26 @@ def _removed(found: Analysis, keeps: Keeps) -> tuple[RemovedPositions, ...]:
         for axis, mask in named(keeps)
     }
     return tuple(sorted(entries, key=lambda e: (e.value, e.axis, e.positions)))
+
+
+def _interface(found: Analysis, keeps: Keeps) -> tuple[InterfaceChange, ...]:
+    """List what became of graph inputs and outputs, in their order."""
+    cuts = named(keeps)
+    return tuple(
+        InterfaceChange(
+            value,
+            role,
+            axis.axis,
+            size := found.traces[0].shapes[value][axis.axis],
+            int(mask.sum()) * size // len(mask),
+            tuple(np.flatnonzero(mask).tolist()),
+            axis.by if axis.by >= 0 else None,
+        )
+        for role, values in (("input", found.view.inputs), ("output", found.view.outputs))
+        for value in values
+        for axis, mask in cuts
+        if axis.value == value
+    )
 
 
 def _rescaled(found: Analysis, keeps: Keeps) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pytest
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
+from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan, make_plan
 from onnxprune.report.json import validate
 from onnxprune.rewrite.keeps import keep_masks
@@ -27,7 +28,7 @@ def removed(found):
 
 def plan_of(found, removed, **more):
     keeps = keep_masks(removed, found.coupling.collected.sizes)
-    return make_plan(found, removed, keeps, seed=3, samples=64, multiple_of=4, **more)
+    return make_plan(found, removed, keeps, Options(seed=3, samples=64), multiple_of=4, **more)
 
 
 def test_a_plan_says_everything_and_fits_its_schema(found, removed):

@@ -32,7 +32,7 @@ def read(session: Session, feeds: Feeds, now: Callable[[], int], least: int) -> 
 
 
 def race(
-    models: Sequence[onnx.ModelProto], feeds: Feeds, *, threads: int, provider: str
+    models: Sequence[onnx.ModelProto], feeds: Sequence[Feeds], *, threads: int, provider: str
 ) -> NDArray[np.float64]:
     """Return the nanoseconds of one run of each model, read in turns.
 
@@ -41,8 +41,8 @@ def race(
     Parameters
     ----------
     models : sequence of ModelProto
-        That take the same inputs.
-    feeds : mapping of name to array
+    feeds : sequence of mappings of name to array
+        What each of them is run on.
     threads : int
     provider : str
 
@@ -53,7 +53,8 @@ def race(
     """
     now = clock_of(threads, provider)
     sessions = [Session(model, threads=threads, provider=provider) for model in models]
-    for session in sessions:
-        read(session, feeds, now, 10 * _READING)
-    turns = [[read(s, feeds, now, _READING) for s in sessions] for _ in range(_READINGS)]
+    pairs = list(zip(sessions, feeds, strict=True))
+    for session, feed in pairs:
+        read(session, feed, now, 10 * _READING)
+    turns = [[read(*pair, now, _READING) for pair in pairs] for _ in range(_READINGS)]
     return np.asarray(np.median(turns, axis=0), np.float64)

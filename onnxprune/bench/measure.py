@@ -32,6 +32,7 @@ def measure(
     feeds: Sequence[Feeds],
     *,
     names: Sequence[str],
+    narrower: Sequence[Feeds] | None = None,
     threads: int = 1,
     provider: str = "CPUExecutionProvider",
     pairs: int = 6,
@@ -44,18 +45,16 @@ def measure(
 ) -> BenchReport:
     """Time one model, or two against each other on the same inputs.
 
-    A round makes fresh sessions in random order, warms them up and times runs
-    in ABBA or BAAB order by chance. A round too slow for its share of the time limit cuts its
-    warm-up, then its timed runs, then the number of rounds; ``warnings`` says each.
+    A round makes fresh sessions in random order, warms them up and times runs in ABBA or BAAB
+    order by chance. A round too slow for its share of the time limit cuts its warm-up, then its
+    timed runs, then the number of rounds; ``warnings`` says each.
 
     Parameters
     ----------
-    models : sequence of Path, bytes or ModelProto
-        One or two.
-    feeds : sequence of feeds
-        At least one; used in turn, the same for both models.
-    names : sequence of str
-        What the report calls the models.
+    models, names : sequences of Path, bytes or ModelProto, and of str
+        One or two, and what the report calls them.
+    feeds, narrower : sequence of feeds
+        At least one; used in turn. The second model gets ``narrower`` where its inputs are.
     threads : int
         Intra-op threads. With more than one, CPU time is read from one-thread sessions beside.
     provider : str
@@ -81,7 +80,8 @@ def measure(
         msg = "measure needs one or two named models, at least one feed and two pairs"
         raise ValueError(msg)
     facts = machine(threads, provider)
-    stopwatch = Stopwatch(models, feeds, provider, min_runs, warm_up, np.random.default_rng(seed))
+    each, rng = (feeds, narrower or feeds), np.random.default_rng(seed)
+    stopwatch = Stopwatch(models, each, provider, min_runs, warm_up, rng)
     rounds = _rounds(stopwatch, threads, pairs, time_limit, progress or Silent())
     return summarize(
         rounds, names=names, threads=threads, provider=provider, pairs=pairs, min_runs=min_runs,

@@ -51,10 +51,10 @@ Round = tuple[Readings, ...]
 
 @dataclass(frozen=True, slots=True)
 class Stopwatch:
-    """Times the models on the same inputs, in an order drawn by ``rng``."""
+    """Times the models on feeds of their own, in an order drawn by ``rng``."""
 
     models: Sequence[Path | bytes | onnx.ModelProto]
-    feeds: Sequence[Feeds]
+    feeds: Sequence[Sequence[Feeds]]
     provider: str
     min_runs: int
     warm_up: int
@@ -68,7 +68,7 @@ class Stopwatch:
             int(i): Session(self.models[i], threads=threads, provider=self.provider)
             for i in self.rng.permutation(count)
         }
-        warm = [self._warm_up(sessions[i], share / 4 / count) for i in range(count)]
+        warm = [self._warm_up(sessions[i], self.feeds[i], share / 4 / count) for i in range(count)]
         took = [float(np.median(times)) for times in warm]
         batches = [math.ceil(READING_SECONDS / seconds) for seconds in took]
         lengths = [batch * seconds for batch, seconds in zip(batches, took, strict=True)]
@@ -78,7 +78,7 @@ class Stopwatch:
         wall: list[list[float]] = [[] for _ in warm]
         cpu: list[list[float]] = [[] for _ in warm]
         for i, feed in self._order(readings):
-            times, busy = _read(sessions[i], self.feeds[feed], batches[i])
+            times, busy = _read(sessions[i], self.feeds[i][feed], batches[i])
             wall[i] += times
             cpu[i].append(busy)
         return tuple(
@@ -86,13 +86,13 @@ class Stopwatch:
             for w, c, runs in zip(wall, cpu, warm, strict=True)
         )
 
-    def _warm_up(self, session: Session, patience: float) -> list[float]:
+    def _warm_up(self, session: Session, feeds: Sequence[Feeds], patience: float) -> list[float]:
         """Time runs until ``warm_up`` of them and 200 ms, or ``patience`` seconds, have passed."""
         times: list[float] = []
         passed = 0.0
         while True:
             start = time.perf_counter()
-            session.run(self.feeds[len(times) % len(self.feeds)])
+            session.run(feeds[len(times) % len(feeds)])
             times.append(time.perf_counter() - start)
             passed += times[-1]
             warm = len(times) >= self.warm_up and passed >= WARM_UP_SECONDS
@@ -105,7 +105,7 @@ class Stopwatch:
         for i in range(readings):
             order = order[::-1] if i % 2 else self.rng.permutation(len(self.models)).tolist()
             for model in order:
-                yield model, i // 2 % len(self.feeds)
+                yield model, i // 2 % len(self.feeds[model])
 
 
 def _read(session: Session, feeds: Feeds, batch: int) -> tuple[list[float], float]:

@@ -16,7 +16,7 @@ from onnxprune.lossless.ranges import Constants, seen_constants
 from onnxprune.model.cost import Cost, fractions
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.rewrite.keeps import keep_masks, narrow
 from onnxprune.rewrite.prove import Proven, prove
 from onnxprune.rewrite.verify import TOLERANCE, relative_error
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
@@ -177,8 +177,8 @@ class _Tried:
         model = fold(self.found, proven, constants).model
         session = Session(with_outputs(upcast(model), self.names))
         try:
-            runs = [session.run(feed, self.names) for feed in self.feeds]
+            runs = [session.run(narrow(feed, proven.keeps), self.names) for feed in self.feeds]
         except RunFailedError:
             return False
-        pairs = zip(runs, self.wanted, strict=True)
+        pairs = zip(runs, (narrow(w, proven.keeps) for w in self.wanted), strict=True)
         return all(relative_error(run, wanted) <= TOLERANCE for run, wanted in pairs)

@@ -18,6 +18,7 @@ from onnxprune.quality.labels import check_labels, read_labels
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.metrics import METRICS, Array, Floats, Kind, Measure, default_limit
 from onnxprune.quality.user import user_losses
+from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.session import Session, with_outputs
 
 __all__ = ["Judge"]
@@ -86,7 +87,7 @@ class Judge:
         """The most that may be lost where the user does not say; None for the user's metric."""
         return default_limit(self.measures) if self.measures else None
 
-    def losses(self, model: onnx.ModelProto, indices: Indices) -> Losses:
+    def losses(self, model: onnx.ModelProto, indices: Indices, keeps: Keeps = WHOLE) -> Losses:
         """Compare a candidate with the original.
 
         Parameters
@@ -94,6 +95,9 @@ class Judge:
         model : ModelProto
         indices : sequence of int
             Samples to compare on.
+        keeps : mapping of Axis to mask
+            What the candidate kept: where its inputs or outputs are narrower, the original's are
+            narrowed before they are fed or compared.
 
         Returns
         -------
@@ -102,10 +106,10 @@ class Judge:
         """
         session = Session(with_outputs(self._runnable(model), self._names))
         if self._user is not None:
-            pairs = list(self._pairs(session, indices))
+            pairs = list(self._pairs(session, keeps, indices))
             return user_losses(self._user, self._names, pairs, self._labels_of(indices))
         values, classes = [], []
-        for rows, before, after in self._pairs(session, indices):
+        for rows, before, after in self._pairs(session, keeps, indices):
             labels = None if self.labels is None else self.labels[rows]
             values.append(self._values(before, after, labels))
             classes.append(self._by_class(before, after, labels))
@@ -138,14 +142,15 @@ class Judge:
         return table(measure, old, new, labels)
 
     def _pairs(
-        self, session: Session, indices: Indices
+        self, session: Session, keeps: Keeps, indices: Indices
     ) -> Iterator[tuple[list[int], dict[str, Array], dict[str, Array]]]:
         """Yield the samples of each run with both models' outputs, each sample once."""
         seen: set[int] = set()
         for rows, feed in self._samples.batches(indices, self._batch):
             fresh = [k for k, i in enumerate(rows) if i not in seen and i not in rows[:k]]
             seen.update(rows)
-            before, after = (side.run(feed, self._names) for side in (self._original, session))
+            before = narrow(self._original.run(feed, self._names), keeps)
+            after = session.run(narrow(feed, keeps), self._names)
             if self._whole:
                 yield rows[:1], _lifted(before), _lifted(after)
             elif fresh:
@@ -176,7 +181,7 @@ class Judge:
         squares: dict[str, list[float]] = {m.output: [] for m in self.measures}
         unit = dict.fromkeys(squares, True)
         decisions = 0
-        for rows, before, _ in self._pairs(self._original, indices):
+        for rows, before, _ in self._pairs(self._original, WHOLE, indices):
             if self.labels is not None:
                 check_labels(self.labels[rows], self.measures, before)
             for m in self.measures:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits
@@ -15,6 +16,7 @@ from onnxprune.model.upcast import upcast
 from onnxprune.progress import Progress
 from onnxprune.recovery.refit import refit
 from onnxprune.recovery.turn import Turn, find_turns, turned
+from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
@@ -90,7 +92,7 @@ def recover(
     # Every fold of the cross-validation needs samples of its own.
     fit = list(found.samples.feeds(splits.fit, min(_BATCH, len(splits.fit) // _FOLDS)))
     select = list(found.samples.feeds(splits.select, _BATCH))
-    judge = _Judge(found, select)
+    judge = _Judge(found, proven.keeps, select)
     before = judge.error(proven.model)
     sweeps = _Sweeps(found, proven, fit, judge, before, seed, progress)
     deadline = time.monotonic() + time_limit / 2
@@ -149,15 +151,20 @@ class _Sweeps:
 class _Judge:
     """Output error against the original on samples that nothing is fitted on."""
 
-    def __init__(self, found: Analysis, feeds: Sequence[Feeds]) -> None:
-        self._feeds = feeds
+    def __init__(self, found: Analysis, keeps: Keeps, feeds: Sequence[Feeds]) -> None:
         self._names = float_frontier(found.view, found.traces[0])
-        self._change = OutputChange(self._run(found.view.real))
+        original = _run(found.view.real, self._names, feeds)
+        self._change = OutputChange([narrow(outputs, keeps) for outputs in original])
+        self._feeds = [narrow(feed, keeps) for feed in feeds]
 
     def error(self, model: onnx.ModelProto) -> float:
-        vectors = [self._change.vector(n, out) for n, out in enumerate(self._run(model))]
+        outputs = _run(upcast(model), self._names, self._feeds)
+        vectors = [self._change.vector(n, out) for n, out in enumerate(outputs)]
         return float((np.concatenate(vectors).astype(np.float64) ** 2).sum())
 
-    def _run(self, model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
-        session = Session(with_outputs(upcast(model), self._names))
-        return [session.run(feed, self._names) for feed in self._feeds]
+
+def _run(
+    model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feeds]
+) -> list[dict[str, NDArray[np.generic]]]:
+    session = Session(with_outputs(model, names))
+    return [session.run(feed, names) for feed in feeds]

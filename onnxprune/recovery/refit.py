@@ -32,7 +32,7 @@ from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.ridge import Moments, Solution, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
-from onnxprune.rewrite.keeps import Keeps
+from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.trace import Trace
 
@@ -189,7 +189,7 @@ def refit(
     -------
     Refit
     """
-    edited = Student(student, feeds, view.base)
+    edited = Student(student, [narrow(feed, keeps) for feed in feeds], view.base)
     sweep = _Sweep(view, trace, edited, keeps, turns)
     sites = list(find_sites(view, trace, collected))
     layers: list[Site | Recurrence] = [*sites, *find_recurrences(view)]

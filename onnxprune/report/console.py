@@ -1,5 +1,6 @@
 """Reports as a person reads them: what is told of them, and in which order."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -15,6 +16,7 @@ from onnxprune.report.values import (
     GroupChange,
     GroupInfo,
     Inspection,
+    InterfaceChange,
     Lossless,
     ProfileLatency,
     RankedGroup,
@@ -81,6 +83,7 @@ def _report(page: Page, report: Report) -> None:
             f"(relative) on {report.verified['samples']:g} samples"
         )
     _changes(page, report.groups)
+    _interface(page, report.interface)
     page.say()
 
 
@@ -194,6 +197,25 @@ def _changes(page: Page, groups: Sequence[GroupChange]) -> None:
     if rest:
         channels = sum(g.before - g.after for g in rest)
         page.say(f"and {len(rest)} more, {channels} channels fewer together (all in the JSON)")
+
+
+def _interface(page: Page, changes: Sequence[InterfaceChange]) -> None:
+    if not changes:
+        return
+    page.heading("the interface changed: feed and expect the kept positions only (in the JSON)")
+    page.table(
+        ("name", "", ">axis", ">size", "kept positions"),
+        (
+            (short(c.name, 30), c.role, str(c.axis), f"{c.before} -> {c.after}", _kept(c))
+            for c in changes
+        ),
+    )
+
+
+def _kept(change: InterfaceChange) -> str:
+    if change.by is not None:
+        return f"others in each block of axis {change.by}"
+    return textwrap.shorten(" ".join(map(str, change.kept)), 24, placeholder=" ...")
 
 
 def _inspection(page: Page, found: Inspection) -> None:

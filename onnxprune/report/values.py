@@ -120,6 +120,23 @@ class RemovedPositions:
 
 
 @dataclass(frozen=True, slots=True)
+class InterfaceChange:
+    """A graph input or output that is narrower now, and what of the original it holds.
+
+    ``kept`` are positions of the original's axis, in order; where each block of the axis ``by``
+    keeps others, they are counted block by block. ``before`` and ``after`` are sizes of the axis.
+    """
+
+    name: str
+    role: str  # input, output
+    axis: int
+    before: int
+    after: int
+    kept: tuple[int, ...]
+    by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FreeChannels:
     """Channels of one group that can go for free, by number."""
 
@@ -188,6 +205,7 @@ class Report:
     removed_nodes: Sequence[str] = ()
     lossless: Lossless | None = None
     profiles: Sequence["ProfileLatency"] = ()
+    interface: Sequence[InterfaceChange] = ()
 
 
 @dataclass(frozen=True, slots=True)

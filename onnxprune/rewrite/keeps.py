@@ -1,6 +1,7 @@
 """Keep masks: from the channels of groups to the positions of axes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +9,23 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 
-__all__ = ["Keeps", "Mask", "counted", "keep_masks", "named", "narrow", "per_block", "take"]
+__all__ = [
+    "WHOLE",
+    "Keeps",
+    "Mask",
+    "counted",
+    "keep_masks",
+    "named",
+    "narrow",
+    "per_block",
+    "take",
+]
 
 Array = NDArray[np.generic]
 Mask = NDArray[np.bool_]
 Keeps = Mapping[Axis, Mask]
 """What stays. An axis with a joint one has its mask too, which counts but names no positions."""
+WHOLE: Keeps = MappingProxyType({})
 
 
 def keep_masks(

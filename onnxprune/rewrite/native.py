@@ -10,7 +10,7 @@ from onnx import TensorProto
 from onnxprune.model.dequantize import is_quantized
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Keeps, narrow
+from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.session import Feeds, RunFailedError, Session
 
 __all__ = ["NativeCheck", "runs_natively"]
@@ -36,7 +36,7 @@ class NativeCheck:
 
     def __init__(self, view: View, feeds: Sequence[Feeds]) -> None:
         self._feeds = feeds
-        native, clone = self._run(view.model, {}), self._run(view.real, {})
+        native, clone = self._run(view.model), self._run(view.real)
         self._scale = {
             name: max(float(_finite(outputs[name]).max(initial=0.0)) for outputs in clone)
             for name in clone[0]
@@ -44,7 +44,7 @@ class NativeCheck:
         self._gaps = self._gap(native, clone)
         self._quantum = _quantum(view.model)
 
-    def reason(self, model: onnx.ModelProto, keeps: Keeps) -> str:
+    def reason(self, model: onnx.ModelProto, keeps: Keeps = WHOLE) -> str:
         """Say what is wrong with a cut file in its own types; "" if nothing is."""
         try:
             native, clone = self._run(model, keeps), self._run(upcast(model), keeps)
@@ -56,7 +56,7 @@ class NativeCheck:
                 return f"'{name}' rounds by {gap:.2g} of its range, {allowed:.2g} is usual"
         return ""
 
-    def _run(self, model: onnx.ModelProto, keeps: Keeps) -> list[Outputs]:
+    def _run(self, model: onnx.ModelProto, keeps: Keeps = WHOLE) -> list[Outputs]:
         session = Session(model)
         return [session.run(narrow(feed, keeps)) for feed in self._feeds]
 

@@ -148,24 +148,23 @@ class Workshop:
             self.found,
             settled.proven.removed,
             settled.proven.keeps,
-            seed=self.options.seed,
-            samples=self.options.samples,
+            self.options,
             multiple_of=settled.selection.multiple_of,
             steps=settled.selection.steps,
             refitted=recovered.refitted,
             added=recovered.added,
-            recovered=self.options.recover,
             constants=self.free.constants,
         )
 
-    def time(self, model: onnx.ModelProto) -> BenchReport:
-        """Time a model against the original."""
-        return stages.timed(self.found, model, self.options, self.progress)
+    def time(self, settled: Settled, model: onnx.ModelProto) -> BenchReport:
+        """Time a model, made from a cut, against the original."""
+        return stages.timed(self.found, model, settled.proven.keeps, self.options, self.progress)
 
-    def held(self, model: onnx.ModelProto) -> Losses:
+    def held(self, candidate: Candidate) -> Losses:
         """Judge on the certification samples."""
         self.progress.stage("certify")
-        return self.judge.losses(model, self.splits.certify)
+        keeps = candidate.settled.proven.keeps
+        return self.judge.losses(candidate.recovered.model, self.splits.certify, keeps)
 
     def _settled(self, budget: Budget, start: Mapping[str, int] | None) -> Settled:
         self.progress.stage("cut")
@@ -185,5 +184,5 @@ class Workshop:
         self, budget: Budget, settled: Settled, repaired: Recovered, timed: BenchReport | None
     ) -> Candidate:
         self.progress.stage("judge")
-        losses = self.judge.losses(repaired.model, self.splits.select)
+        losses = self.judge.losses(repaired.model, self.splits.select, settled.proven.keeps)
         return Candidate(budget, settled, repaired, losses, timed)

@@ -116,8 +116,8 @@ def _point(workshop: Workshop, candidate: Candidate) -> Point:
     overhead = max(found.model.bytes - found.costs.total.bytes, 0.0)
     counted = Budget(dict.fromkeys(("bytes", "macs", "params"), 1.0), found.costs.total, overhead)
     saved = candidate.settled.selection.allocation.saved
-    timed = workshop.time(candidate.recovered.model)
-    held = workshop.held(candidate.recovered.model)
+    timed = workshop.time(candidate.settled, candidate.recovered.model)
+    held = workshop.held(candidate)
     return Point(
         candidate,
         {"latency": timed.ratio or 1.0, **counted.reached(saved)},

@@ -59,7 +59,7 @@ def search(
         path = _farther(workshop, farthest(workshop.found.costs.total, objective), promise)
     else:
         path = _exactly(workshop, budget, promise)
-    held = [workshop.held(c.recovered.model) for c in path]
+    held = [workshop.held(c) for c in path]
     count, reason = promise.kept(held)
     if count == 0 and budget is not None:
         _conflict(workshop, budget, promise, path[0], reason)
@@ -77,7 +77,7 @@ def search(
 
 def _faster(workshop: Workshop, candidate: Candidate, promise: Promise) -> Candidate:
     """Time what a drop allows; refuse it if it is not measurably faster here."""
-    timed = workshop.time(candidate.recovered.model)
+    timed = workshop.time(candidate.settled, candidate.recovered.model)
     here = workshop.pace is None or workshop.pace.here
     if here and timed.verdict != "faster":
         msg = (

@@ -14,6 +14,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.recovery.recover import Recovered, recover
 from onnxprune.report.values import BenchReport
+from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.prove import Proven
 
 __all__ = ["repaired", "timed"]
@@ -52,7 +53,7 @@ def repaired(
 
 
 def timed(
-    found: Analysis, model: onnx.ModelProto, options: Options, progress: Progress
+    found: Analysis, model: onnx.ModelProto, keeps: Keeps, options: Options, progress: Progress
 ) -> BenchReport:
     """Time a model against the original; of several profiles, the worst is what counts."""
     progress.stage("bench")
@@ -62,6 +63,7 @@ def timed(
         measure(
             [original, runnable],
             [profile.feed],
+            narrower=[narrow(profile.feed, keeps)],
             names=["original", "pruned"],
             threads=options.threads,
             provider=options.provider,

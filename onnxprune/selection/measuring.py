@@ -124,7 +124,8 @@ class Task:
         if self.options.cache is None:
             return None
         every = self.batches()
-        chosen = (self.options.method, self.options.recover, self.options.seed)
+        options = self.options
+        chosen = (options.method, options.recover, options.seed, options.allow_interface_change)
         settings = (*chosen, self.outputs, sorted(self.widths.items()))
         texts = (self.found.model.sha256, repr(settings), __version__, RUNTIME_VERSION)
         return Store(self.options.cache, fingerprint(texts, (*every.fit, *every.select)))

@@ -22,7 +22,7 @@ from onnxprune.model.view import Node
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import Keeps, keep_masks
+from onnxprune.rewrite.keeps import Keeps, keep_masks, narrow
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import Feeds, RunFailedError
 from onnxprune.runtime.trace import Trace
@@ -301,11 +301,12 @@ def _fitted(
     feed: Feeds,
     options: Options,
 ) -> Fit:
+    feeds = [narrow(feed, kept) for kept in keeps]
     try:
-        measured = race(models, feed, threads=options.threads, provider=options.provider)
+        measured = race(models, feeds, threads=options.threads, provider=options.provider)
     except RunFailedError:  # a cut that nobody has verified need not run
         models, keeps = models[:1], keeps[:1]
-        measured = race(models, feed, threads=options.threads, provider=options.provider)
+        measured = race(models, feeds[:1], threads=options.threads, provider=options.provider)
     tables, elements = zip(*(parts.features(k) for k in keeps), strict=True)
     return fit(tables, elements, measured)
 

@@ -40,7 +40,7 @@ class Kept:
 def keep_latency(
     ratio: float,
     settle_at: Callable[[float], Settled],
-    time: Callable[[onnx.ModelProto], BenchReport],
+    time: Callable[[Settled, onnx.ModelProto], BenchReport],
 ) -> Kept:
     """Find the mildest cut that is measured to be fast enough.
 
@@ -50,8 +50,8 @@ def keep_latency(
         What the upper end of the measured interval must not exceed.
     settle_at : callable of float to Settled
         Proves a cut that the table predicts to reach a ratio.
-    time : callable of ModelProto to BenchReport
-        Against the original.
+    time : callable of (Settled, ModelProto) to BenchReport
+        Times a model that was made from a cut against the original.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def keep_latency(
         settled, last = _settle(settle_at, target, known=bool(tried))
         if settled is None or any(_same(settled, t) for t in tried):
             break
-        now = Kept(settled, time(settled.proven.model))
+        now = Kept(settled, time(settled, settled.proven.model))
         tried.append(now)
         if last or _CLOSE * ratio <= now.high <= ratio:
             break
@@ -158,7 +158,7 @@ def keep_promises(
     latency: float | None,
     settle_at: Callable[[float | None], Settled],
     repair: Callable[[Settled], Recovered],
-    time: Callable[[onnx.ModelProto], BenchReport],
+    time: Callable[[Settled, onnx.ModelProto], BenchReport],
 ) -> tuple[Settled, Recovered, BenchReport]:
     """Cut, repair and time; where a latency is promised, until the repaired model keeps it.
 
@@ -171,7 +171,7 @@ def keep_promises(
     settle_at : callable of float or None to Settled
         Cuts to a predicted latency, or to the other budgets alone.
     repair : callable of Settled to Recovered
-    time : callable of ModelProto to BenchReport
+    time : callable of (Settled, ModelProto) to BenchReport
 
     Raises
     ------
@@ -181,7 +181,7 @@ def keep_promises(
     if latency is None:
         settled = settle_at(None)
         recovered = repair(settled)
-        return settled, recovered, time(recovered.model)
+        return settled, recovered, time(settled, recovered.model)
     asked, final = latency, None
     for _ in range(_REPAIRS):
         try:
@@ -191,7 +191,7 @@ def keep_promises(
                 raise
             break
         recovered = repair(kept.settled)
-        final = Kept(kept.settled, time(recovered.model))
+        final = Kept(kept.settled, time(kept.settled, recovered.model))
         if final.high <= latency:
             return final.settled, recovered, final.timed
         asked *= _MARGIN * latency / final.high

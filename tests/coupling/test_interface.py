@@ -1,13 +1,9 @@
 """States and features of the interface: frozen as a rule, channels where that is allowed."""
 
-import numpy as np
 import pytest
 
 from onnxprune.coupling.relations import Axis
-from onnxprune.rewrite.keeps import keep_masks, narrow
-from onnxprune.rewrite.verify import TOLERANCE, relative_error
-from onnxprune.runtime.session import Session
-from tests.coupling.nets import Net, cuts_hold, feeds, half, look
+from tests.coupling.nets import Net, cuts_hold, look
 from tests.coupling.test_patterns_recurrent import _layer, _merged, _sequence
 
 _IN, _UNITS = 5, 6
@@ -18,7 +14,9 @@ def _recurrent(op, ways=1, *, stated=True):
     net = Net()
     names = {"h": "h0", "c": "c0"} if op == "LSTM" else {"h": "h0"}
     states = {slot: net.input(ways, "n", _UNITS, name=name) for slot, name in names.items()}
-    y, *last = _layer(net, op, _sequence(net), _IN, ways=ways, name="a", **(states if stated else {}))
+    y, *last = _layer(
+        net, op, _sequence(net), _IN, ways=ways, name="a", **(states if stated else {})
+    )
     y = _merged(net, y, ways * _UNITS)
     net.output(net.linear(y, ways * _UNITS, 3, name="scores"), *last)
     return net
@@ -70,7 +68,7 @@ def _decoder(heads=4, dim=6, layers=2):
 def test_heads_and_their_dims_of_a_cache():
     looked = cuts_hold(_decoder(), change_interface=True)
     kinds = sorted((kind, size) for _, kind, size in looked.found)
-    print(looked.found)
+    assert kinds == [("head", 4)] * 2 + [("head_dim", 24)] * 4 + [("stream", 12)]
     assert looked.free("past.0.key", 1)
     assert looked.free("past.0.key", 3)
     assert not looked.free("past.0.key", 2)

@@ -22,6 +22,7 @@ PLAN = {
     "seed": 0,
     "samples": 512,
     "dims": {"x": [1, 1, 8, 8], "scalar": []},
+    "allow_interface_change": False,
     "multiple_of": None,
     "refitted": ["w"],
     "added": [],

@@ -27,7 +27,7 @@ class Machine:
         selection = SimpleNamespace(allocation=allocation, reached={"latency": width / WIDEST})
         return SimpleNamespace(selection=selection, proven=SimpleNamespace(model=width))
 
-    def time(self, width):
+    def time(self, _, width):
         self.timed.append(width)
         ratio = self.truth(width / WIDEST)
         ends = (ratio - self.spread, ratio + self.spread)
