@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from onnxprune.analysis import Analysis
+from onnxprune.coupling import couple
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.coupling.solver import Frozen
@@ -208,6 +209,12 @@ def _frozen_axis(
     )
 
 
+def _of_interface(found: Analysis) -> str:
+    """Say so where the interface alone stands in the way."""
+    groups = couple(found.view, found.traces[0], change_interface=True).groups
+    return f"; --allow-interface-change frees {len(groups)} groups" if groups else ""
+
+
 def obstacles(found: Analysis) -> str:
     """Say in one line what freezes most of the weights, operators before the interface.
 
@@ -225,5 +232,5 @@ def obstacles(found: Analysis) -> str:
     most = sorted(cost, key=lambda what: cost[what], reverse=True)[:3]
     if not most:
         return "it has no weight that a cut shrinks"
-    advice = "" if found.coupling.groups else unlocks[most[0]]
+    advice = "" if found.coupling.groups else unlocks[most[0]] or _of_interface(found)
     return f"in the way: {'; '.join(most)}{advice}"

@@ -9,23 +9,21 @@ from tests.coupling.test_patterns_recurrent import _layer, _merged, _sequence
 _IN, _UNITS = 5, 6
 
 
-def _recurrent(op, ways=1, *, stated=True):
+def recurrent(op, ways=1, units=_UNITS):
     """A layer that begins with states of the caller and hands its last ones back."""
     net = Net()
     names = {"h": "h0", "c": "c0"} if op == "LSTM" else {"h": "h0"}
-    states = {slot: net.input(ways, "n", _UNITS, name=name) for slot, name in names.items()}
-    y, *last = _layer(
-        net, op, _sequence(net), _IN, ways=ways, name="a", **(states if stated else {})
-    )
-    y = _merged(net, y, ways * _UNITS)
-    net.output(net.linear(y, ways * _UNITS, 3, name="scores"), *last)
+    states = {slot: net.input(ways, "n", units, name=name) for slot, name in names.items()}
+    y, *last = _layer(net, op, _sequence(net), _IN, units, ways=ways, name="a", **states)
+    last = last[: len(states)]
+    net.output(net.linear(_merged(net, y, ways * units), ways * units, 3, name="scores"), *last)
     return net
 
 
 @pytest.mark.parametrize("ways", [1, 2])
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
 def test_states_go_with_their_units(op, ways):
-    looked = cuts_hold(_recurrent(op, ways), change_interface=True)
+    looked = cuts_hold(recurrent(op, ways), change_interface=True)
     assert looked.found == {("a", "unit", ways * _UNITS)}
     assert looked.free("h0", 2)
     assert not looked.free("h0", 1)
@@ -35,13 +33,13 @@ def test_states_go_with_their_units(op, ways):
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_states_stay_unless_asked(op):
-    looked = look(_recurrent(op))
+    looked = look(recurrent(op))
     assert looked.coupling.groups == ()
     frozen = looked.coupling.frozen[Axis("h0", 2)]
     assert "--allow-interface-change" in frozen.unlock
 
 
-def _decoder(heads=4, dim=6, layers=2):
+def decoder(heads=4, dim=6, layers=2):
     """One step of a decoder: keys and values of the past come in, those of now go out."""
     net, width = Net(), 12
     inner = heads * dim
@@ -66,7 +64,7 @@ def _decoder(heads=4, dim=6, layers=2):
 
 
 def test_heads_and_their_dims_of_a_cache():
-    looked = cuts_hold(_decoder(), change_interface=True)
+    looked = cuts_hold(decoder(), change_interface=True)
     kinds = sorted((kind, size) for _, kind, size in looked.found)
     assert kinds == [("head", 4)] * 2 + [("head_dim", 24)] * 4 + [("stream", 12)]
     assert looked.free("past.0.key", 1)

@@ -1,0 +1,126 @@
+"""Narrower inputs and outputs, end to end: what is fed, judged, reported and replayed."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import pipeline, timing
+from onnxprune.cli import main
+from onnxprune.errors import BudgetError
+from onnxprune.options import Options
+from onnxprune.report.json import validate
+from onnxprune.report.values import BenchReport, Latency
+from onnxprune.runtime.session import Session
+from onnxprune.search import stages
+from tests.coupling.test_interface import decoder, recurrent
+
+UNITS = 16
+
+
+def quick_bench(models, feeds, *, narrower=None, **choices):
+    """Run every model once on its own feed in place of timing it."""
+    for model, feed in zip(models, (feeds, narrower or feeds), strict=False):
+        Session(model).run(feed[0])
+    one = Latency(1.0, 1.1, 1.2)
+    figures = (0.9, (0.8, 1.0), "wall", None, None, "faster")
+    return BenchReport(choices["names"], [one] * 2, *figures, 6, 10, 1, "cpu", {}, {}, [])
+
+
+@pytest.fixture(autouse=True)
+def _untimed(monkeypatch):
+    for room in (stages, timing):
+        monkeypatch.setattr(room, "measure", quick_bench)
+
+
+def saved(net, folder, count=40):
+    """Write a net, and whole feeds for it: states other than zeros."""
+    model, rng = net.model(), np.random.default_rng(1)
+    sizes = {"n": 1, "t": 5, "p": 4}
+    onnx.save(model, folder / "in.onnx")
+    arrays = {}
+    for info in model.graph.input:
+        dims = info.type.tensor_type.shape.dim
+        shape = [sizes.get(d.dim_param, d.dim_value) for d in dims]
+        arrays[info.name] = rng.standard_normal((count, *shape)).astype(np.float32)
+    np.savez(folder / "data.npz", **arrays)
+    return model, {name: array[0] for name, array in arrays.items()}
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as found:
+        main([str(a) for a in arguments])
+    return found.value.code
+
+
+def sliced(values, report, role):
+    """Slice as the README says."""
+    found = dict(values)
+    for change in report["interface"]:
+        if change["role"] == role:
+            assert change["by"] is None
+            array = found[change["name"]]
+            assert array.shape[change["axis"]] == change["before"]
+            assert len(change["kept"]) == change["after"] < change["before"]
+            found[change["name"]] = np.take(array, change["kept"], axis=change["axis"])
+    return found
+
+
+@pytest.mark.parametrize("refit", ["--recover", "--no-recover"])
+def test_an_lstm_with_states_from_the_command_line(tmp_path, refit):
+    _, feed = saved(recurrent("LSTM", units=UNITS), tmp_path)
+    given = (tmp_path / "in.onnx", tmp_path / "out.onnx")
+    data, plan, file = (tmp_path / name for name in ("data.npz", "plan.json", "report.json"))
+    options = ("--data", data, "--save-plan", plan, "--json", file, "--quiet", refit)
+    assert call("run", *given, "--macs", "0.6", "--allow-interface-change", *options) == 0
+    report = json.loads(file.read_text())
+    validate(report, "onnxprune-report/1", "the report")
+    names = [(c["name"], c["role"], c["axis"], c["before"]) for c in report["interface"]]
+    assert names == [("h0", "input", 2, UNITS), ("c0", "input", 2, UNITS),
+                     ("a.1", "output", 2, UNITS), ("a.2", "output", 2, UNITS)]  # fmt: skip
+    assert len({tuple(c["kept"]) for c in report["interface"]}) == 1
+    whole = Session(given[0]).run(feed)
+    found = Session(given[1]).run(sliced(feed, report, "input"))
+    for name, wanted in sliced(whole, report, "output").items():
+        assert found[name].shape == wanted.shape
+        assert np.abs(found[name] - wanted).max() < np.abs(wanted).max()
+    info = {i.name: i.type.tensor_type.shape for i in onnx.load(given[1]).graph.input}
+    assert info["h0"].dim[2].dim_value == report["interface"][0]["after"]
+    assert info["h0"].dim[1].dim_param == "n"
+    assert call("verify", *given, "--plan", plan, "--data", data, "--quiet") == 0
+    again = tmp_path / "again.onnx"
+    assert (
+        call("apply", given[0], again, "--plan", plan, "--data", data, "--json", file, "--quiet")
+        == 0
+    )
+    assert again.read_bytes() == given[1].read_bytes()
+    assert json.loads(file.read_text())["interface"] == report["interface"]
+
+
+def test_a_cache_is_refitted_and_judged_by_what_stays(tmp_path):
+    saved(decoder(), tmp_path)
+    options = Options(
+        data=tmp_path / "data.npz", macs=0.6, allow_interface_change=True, time_limit=20.0
+    )
+    report = pipeline.run(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
+    assert report.drop.value < report.drop.before_recovery < 1
+    assert {c.axis for c in report.interface} <= {1, 3}
+    assert report.verified["max_rel_error"] < 1e-4
+    assert report.ratios.macs <= 0.6
+
+
+def test_nothing_of_the_interface_goes_unasked(tmp_path):
+    saved(recurrent("GRU", units=UNITS), tmp_path)
+    options = Options(data=tmp_path / "data.npz", macs=0.6)
+    with pytest.raises(BudgetError, match="--allow-interface-change"):
+        pipeline.run(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
+
+
+def test_an_excluded_state_stays(tmp_path):
+    saved(recurrent("GRU", units=UNITS), tmp_path)
+    options = Options(
+        data=tmp_path / "data.npz", macs=0.6, allow_interface_change=True, exclude=("h0",)
+    )
+    with pytest.raises(BudgetError, match="excluded"):
+        pipeline.run(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
