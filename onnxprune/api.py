@@ -55,9 +55,10 @@ class Inputs(TypedDict, total=False):
 
 
 class Inspecting(Inputs, total=False):
-    """Options of `inspect`: also what stays whole."""
+    """Options of `inspect`: also what stays whole, and what may change."""
 
     exclude: str | Sequence[str]
+    allow_interface_change: bool
 
 
 class Measuring(Inspecting, total=False):

@@ -77,7 +77,7 @@ def test_blocks_go_whole(variant, folder):
 def test_native_file_that_rounds_far_worse_is_refused(folder):
     found, *_ = _looked_at(make("mlp", "qdq", folder))
     check = NativeCheck(found.view, found.probes)
-    assert check.reason(found.view.model, {}) == ""
+    assert check.reason(found.view.model) == ""
     worse = onnx.ModelProto()
     worse.CopyFrom(found.view.model)
     scales = {n.input[1] for n in worse.graph.node if n.op_type == "QuantizeLinear"}
@@ -85,7 +85,7 @@ def test_native_file_that_rounds_far_worse_is_refused(folder):
         if tensor.name in scales:
             wide = onnx.numpy_helper.to_array(tensor) * np.float32(60)
             tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
-    assert "rounds by" in check.reason(worse, {})
+    assert "rounds by" in check.reason(worse)
 
 
 def test_clone_of_quantized_network_computes_what_it_rounds(folder):
