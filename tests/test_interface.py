@@ -5,18 +5,21 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+import onnxprune
 from onnxprune import pipeline, timing
 from onnxprune.cli import main
 from onnxprune.errors import BudgetError
 from onnxprune.options import Options
 from onnxprune.report.json import validate
 from onnxprune.report.values import BenchReport, Latency
+from onnxprune.rewrite.verify import TOLERANCE, relative_error
 from onnxprune.runtime.session import Session
 from onnxprune.search import stages
 from tests.coupling.test_interface import decoder, recurrent
 
-UNITS = 16
+UNITS = 12
 
 
 def quick_bench(models, feeds, *, narrower=None, **choices):
@@ -34,7 +37,7 @@ def _untimed(monkeypatch):
         monkeypatch.setattr(room, "measure", quick_bench)
 
 
-def saved(net, folder, count=40):
+def saved(net, folder, count=24):
     """Write a net, and whole feeds for it: states other than zeros."""
     model, rng = net.model(), np.random.default_rng(1)
     sizes = {"n": 1, "t": 5, "p": 4}
@@ -108,6 +111,37 @@ def test_a_cache_is_refitted_and_judged_by_what_stays(tmp_path):
     assert {c.axis for c in report.interface} <= {1, 3}
     assert report.verified["max_rel_error"] < 1e-4
     assert report.ratios.macs <= 0.6
+
+
+def test_a_result_narrows_what_goes_in_and_comes_out(tmp_path):
+    """Each direction keeps units of its own."""
+    model, feed = saved(recurrent("LSTM", 2, UNITS), tmp_path)
+    result = onnxprune.prune(
+        model, tmp_path / "data.npz", macs=0.6, allow_interface_change=True, recover=False
+    )
+    assert {c.by for c in result.report.interface} == {0}
+    kept = np.zeros(2 * UNITS, bool)
+    kept[list(result.report.interface[0].kept)] = True
+    masked = masked_units(model, kept.reshape(2, UNITS))
+    wanted = result.narrow(Session(masked).run(feed))
+    found = Session(result.model).run(result.narrow(feed))
+    assert found["a.1"].shape == (2, 1, result.report.interface[0].after)
+    assert relative_error(found, wanted) < TOLERANCE
+
+
+def masked_units(model, kept):
+    """Let nothing read the units that go, shape (directions, units)."""
+    masked = onnx.ModelProto()
+    masked.CopyFrom(model)
+    weights = {t.name: t for t in masked.graph.initializer}
+    nodes = {n.op_type: n for n in masked.graph.node}
+    for name, mask in (
+        (nodes["LSTM"].input[2], kept[:, None, :]),
+        (nodes["MatMul"].input[1], kept.reshape(-1, 1)),
+    ):
+        array = numpy_helper.to_array(weights[name]) * mask.astype(np.float32)
+        weights[name].CopyFrom(numpy_helper.from_array(array, name))
+    return masked
 
 
 def test_nothing_of_the_interface_goes_unasked(tmp_path):
