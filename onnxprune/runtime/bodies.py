@@ -25,7 +25,6 @@ __all__ = [
 
 Array = NDArray[np.generic]
 Constants: TypeAlias = Mapping[str, TensorProto | onnx.NodeProto]
-_COUNT = "onnxprune/turn/"
 
 
 def is_control_flow(node: Node, opset: int) -> bool:

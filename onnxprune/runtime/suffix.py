@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.delta import Delta, shortened
+from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.gates import NORM, Gated
-from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.runtime.unrolled import unroll
 
@@ -87,13 +88,13 @@ def make_suffix(
         The whole gated model, slower but equal, where graphsurgeon cannot carry the model.
     """
     delta = shortened(gated, trace.shapes)
-    reached, order = _downstream(delta.gated.model)
+    graph = delta.gated.model.graph
+    masks = [value.name for value in graph.input if value.name.startswith(_OURS)]
+    nodes, reached = downstream(graph, lambda _, node: _added(node), masks)
     wanted = tuple(name for name in outputs if name in reached)
     if not wanted:
         return Suffix(None, {}, (), gated.feeds)
-    boundary = {
-        name: delta.known.get(name, name) for name in _boundary(order, reached, delta.gated.model)
-    }
+    boundary = {name: delta.known.get(name, name) for name in entering(graph, nodes, reached)}
     model = _extract(delta, boundary, wanted, trace.dtypes)
     if model is None:
         whole = Session(with_outputs(gated.model, wanted))
@@ -103,27 +104,9 @@ def make_suffix(
     return Suffix(Session(model), boundary, wanted, delta.feeds)
 
 
-def _downstream(model: onnx.ModelProto) -> tuple[set[str], list[onnx.NodeProto]]:
-    """Values that depend on a mask, or that the original has not got, and who makes them."""
-    reached, nodes = {i.name for i in model.graph.input if i.name.startswith(_OURS)}, []
-    for node in model.graph.node:
-        added = any(name.startswith(NORM) for name in node.output)
-        if added or any(name in reached for name in (*node.input, *captured_values(node))):
-            nodes.append(node)
-            reached.update(node.output)
-    return reached, nodes
-
-
-def _boundary(
-    nodes: Sequence[onnx.NodeProto], reached: set[str], model: onnx.ModelProto
-) -> tuple[str, ...]:
-    """Values that nodes read from before them; weights are computed where they are read."""
-    constants = {"", *(t.name for t in model.graph.initializer)}
-    for node in model.graph.node:
-        if node.op_type == "Constant" or (node.input and constants.issuperset(node.input)):
-            constants.update(node.output)
-    found = (name for node in nodes for name in (*node.input, *captured_values(node)))
-    return tuple(dict.fromkeys(n for n in found if n not in reached and n not in constants))
+def _added(node: onnx.NodeProto) -> bool:
+    """Whether the original has not got what a node gives."""
+    return any(name.startswith(NORM) for name in node.output)
 
 
 def _extract(

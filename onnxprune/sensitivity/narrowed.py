@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
@@ -20,7 +19,8 @@ from onnxprune.layers.subspace import is_linear, subspace
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
+from onnxprune.runtime.downstream import downstream, entering
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.output import OutputChange
 from onnxprune.sensitivity.perturbation import Batches
@@ -121,7 +121,10 @@ class _Whole:
 
     def crossing(self, readers: Sequence[Reader]) -> list[Feeds]:
         """Return what enters the part of the model that the readers change, feed by feed."""
-        names = _crossing(self.view.model.graph, {reader.site.node.index for reader in readers})
+        graph, first = self.view.model.graph, {reader.site.node.index for reader in readers}
+        nodes, changed = downstream(graph, lambda number, _: number in first)
+        made = {name for node in graph.node for name in node.output}
+        names = [name for name in entering(graph, nodes, changed) if name in made]
         session = Session(with_outputs(self.view.real, names)) if names else None
         return [session.run(feed, names) if session else {} for feed in self.feeds]
 
@@ -151,16 +154,3 @@ def _exchange(student: Student, reader: Reader, weight: Array) -> None:
         shift = ((reader.weight - weight).T @ reader.mean).astype(old.dtype)
         moved = shift if bias is None else np.add(bias.reshape(-1), shift)
         student.write_bias(site.weight, site.bias, moved)
-
-
-def _crossing(graph: onnx.GraphProto, first: set[int]) -> list[str]:
-    """Return the values that enter from outside what lies downstream of some nodes."""
-    changed: set[str] = set()
-    read: set[str] = set()
-    for number, node in enumerate(graph.node):
-        inputs = {*node.input, *captured_values(node)}
-        if number in first or inputs & changed:
-            changed.update(node.output)
-            read |= inputs
-    made = {name for node in graph.node for name in node.output}
-    return sorted((read & made) - changed)

@@ -1,0 +1,68 @@
+"""The part of a graph that a change of some nodes can reach, and what enters it."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import onnx
+
+from onnxprune.runtime.session import captured_values
+
+__all__ = ["downstream", "entering"]
+
+
+def downstream(
+    graph: onnx.GraphProto,
+    starts: Callable[[int, onnx.NodeProto], bool],
+    changed: Iterable[str] = (),
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Follow a change through a graph.
+
+    Parameters
+    ----------
+    graph : GraphProto
+        Its nodes in topological order.
+    starts : callable
+        Whether a node changes by itself, given its index and the node.
+    changed : iterable of str
+        Values that change from the start.
+
+    Returns
+    -------
+    nodes : list of NodeProto
+        Those that change or read what does, in the graph's order.
+    reached : set of str
+        Values that change.
+    """
+    reached, nodes = set(changed), []
+    for number, node in enumerate(graph.node):
+        if starts(number, node) or not reached.isdisjoint(_read(node)):
+            nodes.append(node)
+            reached.update(node.output)
+    return nodes, reached
+
+
+def entering(
+    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], reached: set[str]
+) -> tuple[str, ...]:
+    """Return what nodes read from before them, graph inputs and names inside bodies included.
+
+    Constants, and what is computed from these alone, are left out: they are computed where they
+    are read.
+
+    Parameters
+    ----------
+    graph : GraphProto
+    nodes : sequence of NodeProto
+    reached : set of str
+        Values that the nodes make themselves, or that are given otherwise.
+    """
+    constants = {"", *(tensor.name for tensor in graph.initializer)}
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.input and constants.issuperset(_read(node))):
+            constants.update(node.output)
+    found = dict.fromkeys(name for node in nodes for name in _read(node))
+    return tuple(name for name in found if name not in reached and name not in constants)
+
+
+def _read(node: onnx.NodeProto) -> list[str]:
+    """Values that a node reads, those that its bodies capture last; names inside these too."""
+    return [*node.input, *sorted(captured_values(node))]
