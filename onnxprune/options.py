@@ -101,7 +101,7 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     profiles: tuple[Mapping[str, int], ...] = ()
-    samples: int = 512
+    samples: int = 1024
     seed: int = 0
     threads: int = 1
     provider: str = "CPUExecutionProvider"

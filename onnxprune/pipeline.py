@@ -40,7 +40,7 @@ from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
-from onnxprune.search.stages import repaired, timed
+from onnxprune.search.stages import finished, repaired, timed
 from onnxprune.selection.budget import budget_of
 from onnxprune.selection.measuring import measure_groups
 from onnxprune.selection.pace import paced
@@ -270,7 +270,9 @@ def replay(
     if wanted.refitted and found.samples.synthetic:
         options = replace(options, recover=False)
         notes.append("the plan's refit needs calibration data (--data): only the cut was made")
-    done = repaired(found, proven, splits, options, clock, wanted.constants(found))
+    constants = wanted.constants(found)
+    done = repaired(found, proven, splits, options, clock, constants)
+    done = finished(found, proven, splits, options, clock, done, constants)
     times = timed(found, done.model, proven.keeps, options, clock)
     drop, remarks = _stated(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])

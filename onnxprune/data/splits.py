@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Splits", "split_samples"]
+__all__ = ["Splits", "affordable", "split_samples"]
+
+_WORK = 3e11  # multiply-accumulates that one pass over the samples may take
+_PLENTY = 256  # samples that are used whatever they take
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,25 @@ def split_samples(n: int, seed: int) -> Splits:
     parts = np.split(order, [n - 2 * quarter, n - quarter])
     fit, select, certify = (np.sort(part) for part in parts)
     return Splits(fit, select, certify)
+
+
+def affordable(indices: NDArray[np.int64], macs: float, seed: int) -> NDArray[np.int64]:
+    """Draw fewer samples where each takes long: to fit on more of them is worth little then.
+
+    Parameters
+    ----------
+    indices : array of int64
+        Ascending.
+    macs : float
+        Multiply-accumulates of one sample.
+    seed : int
+
+    Returns
+    -------
+    array of int64
+        Ascending.
+    """
+    most = int(max(_PLENTY, _WORK / max(macs, 1.0)))
+    if len(indices) <= most:
+        return indices
+    return np.sort(np.random.default_rng(seed).choice(indices, most, replace=False))

@@ -1,15 +1,20 @@
-"""Recovery as a stage: refit, and keep it only where held-out samples say that it helps."""
+"""Recovery as a stage: refit, and keep it only where held-out samples say that it helps.
+
+What is good is decided with samples that nothing was fitted on. Once it is decided (turned streams
+or not, how many sweeps) these samples are worth more as further rows: the same is done again on
+both parts together.
+"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
-from onnxprune.data.splits import Splits
+from onnxprune.data.splits import Splits, affordable
 from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
@@ -21,12 +26,21 @@ from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
 
-__all__ = ["Recovered", "enough", "plain", "recover"]
+__all__ = ["Recovered", "Way", "enough", "plain", "recover", "recover_again"]
 
 _BATCH = 32
 _FOLDS = 4
 _FEWEST = 4  # samples below which least squares only learns them by heart
 _SWEEPS = 2
+_WORTH = 0.99  # of the error: a sweep that leaves more of it is not worth its time
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a model was refitted: with turned streams or not, in how many sweeps."""
+
+    turned: bool
+    sweeps: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +54,8 @@ class Recovered:
         Initializers that were solved for, and biases that were added.
     before, after : float, optional
         Relative squared output error on the selection samples; None where nothing was tried.
+    way : Way, optional
+        None where nothing was refitted.
     """
 
     model: onnx.ModelProto
@@ -47,6 +63,7 @@ class Recovered:
     added: tuple[str, ...] = ()
     before: float | None = None
     after: float | None = None
+    way: Way | None = None
 
 
 def plain(proven: Proven) -> Recovered:
@@ -89,63 +106,125 @@ def recover(
     """
     if not enough(splits) or not proven.removed:
         return plain(proven)
-    # Every fold of the cross-validation needs samples of its own.
-    fit = list(found.samples.feeds(splits.fit, min(_BATCH, len(splits.fit) // _FOLDS)))
-    select = list(found.samples.feeds(splits.select, _BATCH))
-    judge = _Judge(found, proven.keeps, select)
+    judge = _Judge(found, proven.keeps, list(found.samples.feeds(splits.select, _BATCH)))
     before = judge.error(proven.model)
-    sweeps = _Sweeps(found, proven, fit, judge, before, seed, progress)
+    sweeps = _Sweeps(found, proven, _feeds(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
-    turns = find_turns(found.view, found.traces[0], found.coupling, proven.removed, fit, seed=seed)
-    best = sweeps.run(_turned(found, proven, turns, before), turns, deadline) if turns else None
-    if best is None or best.after is None or not best.after < before:
-        best = sweeps.run(Recovered(proven.model, before=before, after=before), (), deadline)
-    return best
+    untouched = Recovered(proven.model, before=before, after=before)
+    if turns := sweeps.turns():
+        best = sweeps.choose(replace(untouched, after=np.inf), turns, judge, deadline)
+        if best.after is not None and best.after < before:
+            return best
+    return sweeps.choose(untouched, (), judge, deadline)
 
 
-def _turned(found: Analysis, proven: Proven, turns: Sequence[Turn], before: float) -> Recovered:
-    sites = dense_sites(found.view, found.traces[0], found.coupling)
-    student = turned(proven.model, found.view, sites, proven.keeps, turns)
-    return Recovered(
-        student.model, tuple(student.refitted), tuple(student.added), before, float("inf")
-    )
+def recover_again(
+    found: Analysis,
+    proven: Proven,
+    splits: Splits,
+    chosen: Recovered,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Recovered:
+    """Refit a cut model once more the way that was found good, on the selection samples too.
+
+    Parameters
+    ----------
+    found : Analysis
+    proven : Proven
+    splits : Splits
+    chosen : Recovered
+        By `recover`.
+    seed : int
+    progress : Progress
+
+    Returns
+    -------
+    Recovered
+        With the errors of ``chosen``, which were measured on samples that it had not seen.
+    """
+    if chosen.way is None or splits.shared:
+        return chosen
+    both = np.union1d(splits.fit, splits.select)
+    sweeps = _Sweeps(found, proven, _feeds(found, both, seed), seed, progress)
+    turns = sweeps.turns() if chosen.way.turned else []
+    done = sweeps.start(turns)
+    for number in range(chosen.way.sweeps):
+        done = sweeps.sweep(done, turns, number)
+    return replace(done, before=chosen.before, after=chosen.after, way=chosen.way)
+
+
+def _feeds(found: Analysis, indices: NDArray[np.int64], seed: int) -> list[Feeds]:
+    """Return samples to fit on, fewer where each takes long."""
+    indices = affordable(indices, found.costs.total.macs, seed)
+    # Every fold of the cross-validation needs samples of its own.
+    return list(found.samples.feeds(indices, min(_BATCH, len(indices) // _FOLDS)))
 
 
 @dataclass(frozen=True)
 class _Sweeps:
-    """Repeated refits, each kept only if it lowers the error on the selection samples."""
+    """Repeated refits of a cut model."""
 
     found: Analysis
     proven: Proven
     fit: Sequence[Feeds]
-    judge: "_Judge"
-    before: float
     seed: int
     progress: Progress
 
-    def run(self, best: Recovered, turns: Sequence[Turn], deadline: float) -> Recovered:
-        for sweep in range(_SWEEPS):
-            tried = refit(
-                self.found.view,
-                self.found.traces[0],
-                self.found.coupling.collected,
-                best.model,
-                self.proven.keeps,
-                self.fit,
-                turns,
-                seed=self.seed + sweep,
-                progress=self.progress,
-            )
-            error = self.judge.error(tried.model)
-            if not error < (best.after or 0.0):
+    def turns(self) -> list[Turn]:
+        """Find the streams that are better turned than cut as they are."""
+        found = self.found
+        return find_turns(
+            found.view,
+            found.traces[0],
+            found.coupling,
+            self.proven.removed,
+            self.fit,
+            seed=self.seed,
+        )
+
+    def start(self, turns: Sequence[Turn]) -> Recovered:
+        """Return the cut model, turned."""
+        found, proven = self.found, self.proven
+        if not turns:
+            return Recovered(proven.model)
+        sites = dense_sites(found.view, found.traces[0], found.coupling)
+        student = turned(proven.model, found.view, sites, proven.keeps, turns)
+        return Recovered(student.model, tuple(student.refitted), tuple(student.added))
+
+    def choose(
+        self, best: Recovered, turns: Sequence[Turn], judge: "_Judge", deadline: float
+    ) -> Recovered:
+        """Sweep as long as the error on the selection samples falls."""
+        now = self.start(turns)
+        for number in range(_SWEEPS):
+            now = self.sweep(now, turns, number)
+            error = judge.error(now.model)
+            if not error < _WORTH * (best.after or 0.0):
                 break
-            added = (*best.added, *tried.added)
-            names = dict.fromkeys((*best.refitted, *tried.refitted))
-            kept = tuple(name for name in names if name not in added)
-            best = Recovered(tried.model, kept, added, self.before, error)
+            way = Way(bool(turns), number + 1)
+            best = replace(now, before=best.before, after=error, way=way)
             if time.monotonic() > deadline:
                 break
         return best
+
+    def sweep(self, now: Recovered, turns: Sequence[Turn], number: int) -> Recovered:
+        """Refit every layer once more."""
+        done = refit(
+            self.found.view,
+            self.found.traces[0],
+            self.found.coupling.collected,
+            now.model,
+            self.proven.keeps,
+            self.fit,
+            turns,
+            seed=self.seed + number,
+            progress=self.progress,
+        )
+        added = (*now.added, *done.added)
+        names = dict.fromkeys((*now.refitted, *done.refitted))
+        return Recovered(done.model, tuple(n for n in names if n not in added), added)
 
 
 class _Judge:

@@ -1,7 +1,7 @@
 """Candidates: a budget settled, proven and refitted, and what it lost on the selection samples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -39,7 +39,7 @@ class Candidate:
     settled : Settled
     recovered : Recovered
     losses : Losses
-        On the selection samples.
+        On the selection samples, before these were refitted on.
     timed : BenchReport, optional
         Against the original, where that was part of making it.
     """
@@ -165,6 +165,19 @@ class Workshop:
         self.progress.stage("certify")
         keeps = candidate.settled.proven.keeps
         return self.judge.losses(candidate.recovered.model, self.splits.certify, keeps)
+
+    def finished(self, candidate: Candidate) -> Candidate:
+        """Refit what may be written with the selection samples, whose say it has had."""
+        done = stages.finished(
+            self.found,
+            candidate.settled.proven,
+            self.splits,
+            self.options,
+            self.progress,
+            candidate.recovered,
+            self.free.constants,
+        )
+        return replace(candidate, recovered=done)
 
     def _settled(self, budget: Budget, start: Mapping[str, int] | None) -> Settled:
         self.progress.stage("cut")

@@ -73,7 +73,7 @@ def front(workshop: Workshop) -> list[Point]:
     points = []
     for number in sorted(picked):
         try:
-            candidate = workshop.make(*plans[number])
+            candidate = workshop.finished(workshop.make(*plans[number]))
         except BudgetError:  # a group could not be proven, and the others are not enough
             continue
         points.append(_point(workshop, candidate))

@@ -59,6 +59,7 @@ def search(
         path = _farther(workshop, farthest(workshop.found.costs.total, objective), promise)
     else:
         path = _exactly(workshop, budget, promise)
+    path = [workshop.finished(c) for c in path]
     held = [workshop.held(c) for c in path]
     count, reason = promise.kept(held)
     if count == 0 and budget is not None:

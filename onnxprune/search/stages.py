@@ -1,4 +1,4 @@
-"""What is done to every cut model: repaired and timed."""
+"""What is done to cut models: all are repaired, those that may be written finished and timed."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -9,15 +9,16 @@ from onnxprune.analysis import Analysis
 from onnxprune.bench.measure import measure, worst
 from onnxprune.data.splits import Splits
 from onnxprune.lossless.find import fold
+from onnxprune.lossless.folding import Fold
 from onnxprune.lossless.ranges import Constants
 from onnxprune.options import Options
 from onnxprune.progress import Progress
-from onnxprune.recovery.recover import Recovered, recover
+from onnxprune.recovery.recover import Recovered, recover, recover_again
 from onnxprune.report.values import BenchReport
 from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.prove import Proven
 
-__all__ = ["repaired", "timed"]
+__all__ = ["finished", "repaired", "timed"]
 
 _NONE: Constants = MappingProxyType({})
 
@@ -32,13 +33,12 @@ def repaired(
 ) -> Recovered:
     """Fold what removed channels always held, and refit the layers unless the options say no."""
     folded = fold(found, proven, constants)
-    proven = replace(proven, model=folded.model)
     if not options.recover:
         return Recovered(folded.model, folded.changed, folded.added)
     progress.stage("recover")
     done = recover(
         found,
-        proven,
+        replace(proven, model=folded.model),
         splits,
         seed=options.seed,
         time_limit=options.time_limit,
@@ -47,7 +47,31 @@ def repaired(
     if done.before is not None and done.after is not None:
         before, after = done.before**0.5, done.after**0.5
         progress.note(f"refitting: output change {before:.3f} -> {after:.3f} (relative, held out)")
-    added = (*folded.added, *done.added)
+    return _joined(folded, done)
+
+
+def finished(
+    found: Analysis,
+    proven: Proven,
+    splits: Splits,
+    options: Options,
+    progress: Progress,
+    done: Recovered,
+    constants: Constants = _NONE,
+) -> Recovered:
+    """Refit what may be written once more, on the selection samples too."""
+    if done.way is None:
+        return done
+    progress.stage("recover")
+    folded = fold(found, proven, constants)
+    start = replace(proven, model=folded.model)
+    again = recover_again(found, start, splits, done, seed=options.seed, progress=progress)
+    return _joined(folded, again)
+
+
+def _joined(folded: Fold, done: Recovered) -> Recovered:
+    """Name what either step changed or added."""
+    added = tuple(dict.fromkeys((*folded.added, *done.added)))
     names = dict.fromkeys((*folded.changed, *done.refitted))
     return replace(done, refitted=tuple(n for n in names if n not in added), added=added)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
-from onnxprune.data.splits import Splits
+from onnxprune.data.splits import Splits, affordable
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Progress
@@ -149,12 +149,14 @@ class Task:
 
     def narrowed(self, groups: Sequence[Group]) -> dict[str, GroupSensitivity]:
         """Measure by reconstruction the groups that only linear layers read."""
+        macs, seed = self.found.costs.total.macs, self.options.seed
+        fit = affordable(self.splits.fit, macs, seed)
         seen = measure_narrowed(
             self.found.view,
             self.found.traces[0],
             self.found.coupling,
             groups,
-            self.batches(),
+            Batches(self.feeds(fit), self.feeds(self.splits.select)),
             outputs=self.outputs,
             seed=self.options.seed,
             progress=self.progress,

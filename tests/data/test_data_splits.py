@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.data.splits import split_samples
+from onnxprune.data.splits import affordable, split_samples
 
 
 @given(n=st.integers(4, 5000), seed=st.integers(0, 100))
@@ -34,3 +34,14 @@ def test_the_seed_decides():
 def test_nothing_to_split():
     with pytest.raises(ValueError, match="cannot split 0 samples"):
         split_samples(0, 0)
+
+
+def test_fewer_samples_where_each_takes_long():
+    indices = np.arange(0, 2000, 2)
+    assert affordable(indices, 4e7, 0) is indices
+    few = affordable(indices, 4e9, 0)
+    assert len(few) == 256
+    assert (np.diff(few) > 0).all()
+    assert set(few) <= set(indices)
+    assert (few == affordable(indices, 4e9, 0)).all()
+    assert (few != affordable(indices, 4e9, 1)).any()

@@ -1,5 +1,7 @@
 """Recovery on the whole: what is refitted, what is kept, and that it helps on unseen samples."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +12,7 @@ from onnxprune.model.diff import field_diff
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.recovery import recover as stage
-from onnxprune.recovery.recover import plain, recover
+from onnxprune.recovery.recover import plain, recover, recover_again
 from onnxprune.recovery.refit import Refit, refit
 from onnxprune.rewrite.prove import prove
 from onnxprune.runtime.session import Session
@@ -121,3 +123,40 @@ def test_recovery_can_be_switched_off(tmp_path, monkeypatch):
     report = pipeline.run(nets.MODELS / "digits_resnet.onnx", tmp_path / "o.onnx", options)
     assert report.refitted == report.added == ()
     assert report.ratios.macs <= 0.7
+
+
+def test_the_selection_samples_are_fitted_on_once_the_way_is_chosen():
+    found, proven = halved("digits_resnet_bn", samples=48)
+    splits = split_samples(48, 0)
+    chosen = recover(found, proven, splits, **HALF)
+    again = recover_again(found, proven, splits, chosen, seed=0, progress=Silent())
+    assert (again.before, again.after, again.way) == (chosen.before, chosen.after, chosen.way)
+    assert again.refitted == chosen.refitted
+    unseen = [next(iter(found.samples.feeds(splits.certify, 99)))]
+    judge = stage._Judge(found, proven.keeps, unseen)
+    assert judge.error(again.model) < judge.error(chosen.model)
+
+
+def test_what_was_not_refitted_is_not_refitted_again():
+    found, proven = halved("digits_resnet", samples=7)
+    splits = split_samples(7, 0)
+    chosen = recover(found, proven, splits, **HALF)
+    assert recover_again(found, proven, splits, chosen, seed=0, progress=Silent()) is chosen
+
+
+def test_the_certifying_samples_stay_unseen(monkeypatch):
+    found, proven = halved("digits_mlp", samples=64)
+    splits = split_samples(64, 0)
+    given, real = [], found.samples.feeds
+
+    class Spy:
+        def feeds(self, indices, size):
+            given.append(np.asarray(indices))
+            return real(indices, size)
+
+    spied = replace(found, samples=Spy())
+    chosen = recover(spied, proven, splits, **HALF)
+    recover_again(spied, proven, splits, chosen, seed=0, progress=Silent())
+    seen = np.concatenate(given)
+    assert set(splits.select) <= set(seen)
+    assert not set(splits.certify) & set(seen)

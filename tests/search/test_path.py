@@ -62,6 +62,7 @@ class Bench:
     drop: object
     judged_held: object = None
     asked: list = field(default_factory=list)
+    done: list = field(default_factory=list)
     options: Options = field(default_factory=Options)
     progress: object = field(default_factory=Silent)
     groups: tuple = ()
@@ -91,9 +92,14 @@ class Bench:
 
     total = TOTAL
 
-    def held(self, model):
+    def finished(self, candidate):
+        self.done.append(candidate)
+        return candidate
+
+    def held(self, candidate):
+        assert candidate in self.done  # what is written is what is certified
         lost = self.judged_held or self.drop
-        return share(round(100 * lost(model.budget.ratios["macs"])))
+        return share(round(100 * lost(candidate.budget.ratios["macs"])))
 
     def promised(self, budget):
         return self.make(budget)
