@@ -41,18 +41,9 @@ class Suffix:
     outputs: tuple[str, ...]
     _masks: Callable[[Mapping[Axis, Mask]], Feeds]
 
-    def cache(self, original: Session | None, feed: Feeds) -> Feeds:
-        """Return what crosses into the suffix on a feed.
-
-        Parameters
-        ----------
-        original : Session, optional
-            Gives every value of the boundary that is no input; None where there is none.
-        feed : mapping of input name to array
-        """
-        inner = tuple(dict.fromkeys(v for v in self.boundary.values() if v not in feed))
-        known = {**feed, **(original.run(feed, inner) if original is not None else {})}
-        return {name: known[value] for name, value in self.boundary.items()}
+    def cache(self, values: Feeds) -> Feeds:
+        """Return what crosses into the suffix, of the values of the original on a feed."""
+        return {name: values[value] for name, value in self.boundary.items()}
 
     def run(self, cache: Feeds, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
         """Run from cached boundary values; every gated axis must lose something."""

@@ -45,6 +45,10 @@ class OutputChange:
         """What each output's change is divided by."""
         return self._scale
 
+    def clean(self, batch: int) -> Mapping[str, NDArray[np.generic]]:
+        """Return the outputs of the original on a batch."""
+        return self._clean[batch]
+
     def vector(self, batch: int, outputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """Return the change of one batch.
 

@@ -19,13 +19,14 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
-from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
+from onnxprune.runtime.session import Feeds, RunFailedError, Session, batch_size, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.silence import Exits, Heard, Removals, exits_of, heard, rows_of
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.sensitivity.workers import spread
 
@@ -69,10 +70,18 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """One group's suffix, and what gives the activations that cross into it."""
+    """One group's suffix, and what gives the activations that cross into it.
+
+    ``exits`` says where the group can be seen to be silent, ``original`` gives what is read there.
+    """
 
     suffix: Suffix
     original: Session | None
+    exits: Exits | None
+
+    def values(self, feed: Feeds) -> Feeds:
+        """Run the original as far as is needed."""
+        return {**feed, **(self.original.run(feed) if self.original is not None else {})}
 
 
 class Measurer:
@@ -131,9 +140,12 @@ class Measurer:
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
         suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace, steady=self.steady)
-        inner = dict.fromkeys(v for v in suffix.boundary.values() if v not in self.view.inputs)
-        original = Session(with_outputs(self.view.real, [*inner])) if inner else None
-        return _Prepared(suffix, original)
+        exits = exits_of(self.view, self.coupling, group)
+        read = [a.value for places in (exits or {}).values() for a in places]
+        inner = dict.fromkeys([*suffix.boundary.values(), *read])
+        wanted = [name for name in inner if name not in self.view.inputs]
+        original = Session(with_outputs(self.view.real, wanted)) if wanted else None
+        return _Prepared(suffix, original, exits)
 
     def exits(self, group: Group) -> list[Feeds]:
         """Return what the group's exits read in the original, as far as a run can show it."""
@@ -152,14 +164,40 @@ class Measurer:
         masks = [self.masks(group, [channel]) for channel in range(group.size)]
         for number, feed in enumerate(self.batches.fit):
             start, rows = time.monotonic(), []
-            cache = ready.suffix.cache(ready.original, feed)
-            for mask in masks:
-                rows.append(self.fit.vector(number, ready.suffix.run(cache, mask)))
+            removals, loud = self.removals(ready, group, number, feed)
+            for channel, mask in enumerate(masks):
+                outputs = removals.without(mask, None if loud is None else loud[:, channel])
+                rows.append(self.fit.vector(number, outputs))
                 self.runs += 1
                 whole = (time.monotonic() - start) * group.size / len(rows)
                 if start + whole > deadline and len(rows) < group.size:
                     return
             yield np.stack(rows)
+
+    def removals(
+        self, ready: _Prepared, group: Group, number: int, feed: Feeds
+    ) -> tuple[Removals, Heard | None]:
+        """Cache a batch, and say which samples every channel is heard on."""
+        values = ready.values(feed)
+        cache = ready.suffix.cache(values)
+        loud = None if ready.exits is None else heard(group, ready.exits, values)
+        rows = None
+        if loud is not None and len(loud) > 1 and not loud.all():
+            rows = self.rows(ready, feed, cache, len(loud))
+        return Removals(ready.suffix, cache, rows, self.fit.clean(number)), loud
+
+    def rows(
+        self, ready: _Prepared, feed: Feeds, cache: Feeds, count: int
+    ) -> frozenset[str] | None:
+        """Return what is cached by sample, if samples can be run apart from one another."""
+        picks = np.arange(count) >= max(count - 2, 1)
+        if self.view.inner or any(len(array) != count for array in feed.values()):
+            return None  # what a branch or a loop does may hang on all samples
+        try:
+            some = ready.values({name: array[picks] for name, array in feed.items()})
+        except RunFailedError:
+            return None  # a model of one batch size
+        return rows_of(cache, ready.suffix.cache(some), picks)
 
     def ranked(self, group: Group, parts: Sequence[NDArray[np.float32]]) -> GroupSensitivity:
         """Order channels by the vectors of the batches that there was time for."""
@@ -193,7 +231,7 @@ class Measurer:
         errors = np.zeros(len(gone))
         masks = [self.masks(group, channels.tolist()) for channels in gone]
         for number, feed in enumerate(self.batches.select):
-            cache = ready.suffix.cache(ready.original, feed)
+            cache = ready.suffix.cache(ready.values(feed))
             for place, mask in enumerate(masks):
                 if mask:
                     change = self.select.vector(number, ready.suffix.run(cache, mask))

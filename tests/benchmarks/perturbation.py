@@ -6,7 +6,11 @@ Networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer wi
 weights, 32 samples, all channels. Both ways are timed on random channels of every group, one after
 the other in random order, and extrapolated to all channels; what a group takes once (sessions,
 cached activations) counts for the fast way. Naive is: edit the weights, make a session, run it.
-One thread, process CPU time, medians over rounds.
+One thread, process CPU time, medians over rounds. Columns: ``all run``, the ratio when samples that
+a channel is silent on are run all the same; ``heard``, the share of (channel, sample) pairs that
+are run; ``limit``, what the removals cannot do without over the time taken: multiply-accumulates of
+what lies downstream, of the first readers one channel's share, at the peak of matrix products that
+is measured in the same round.
 """
 
 import argparse
@@ -19,10 +23,13 @@ import onnx
 from gradient import Problem, look, mobilenet2, resnet18, seconds, transformer
 
 from onnxprune.coupling.groups import Group
-from onnxprune.runtime.session import RUNTIME_VERSION
+from onnxprune.runtime.delta import shortened
+from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
 from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
+from tests.nets import Net
 
-_CHANNELS = 2  # that are timed per group and round, each way
+_CHANNELS = {"naive": 2, "exact": 10, "whole": 3}  # that are timed per group and round, each way
 
 
 def measurer(problem: Problem) -> Measurer:
@@ -34,56 +41,114 @@ def measurer(problem: Problem) -> Measurer:
     return Measurer(Setting(*seen, groups, batches, levels, problem.outputs))
 
 
-def fast(measuring: Measurer, group: Group, channels: list[int]) -> float:
-    """CPU seconds of all channels of a group, from those of a few."""
-    ready = []
+def fast(
+    measuring: Measurer, number: int, channels: list[int], *, skip: bool
+) -> tuple[float, float]:
+    """CPU seconds of all channels of a group, from those of a few, and how many samples ran."""
+    group = measuring.setting.groups[number]
+    ready, cached = [], []
     once = seconds(lambda: ready.append(measuring.prepare(group)))
-    once += seconds(lambda: [ready[0].suffix.cache(ready[0].original, f) for f in feeds(measuring)])
-    caches = [ready[0].suffix.cache(ready[0].original, feed) for feed in feeds(measuring)]
+    for batch, feed in enumerate(measuring.batches.fit):
+        once += seconds(
+            lambda b=batch, f=feed: cached.append(measuring.removals(ready[0], group, b, f))
+        )
 
     def one(channel: int) -> None:
         mask = measuring.masks(group, [channel])
-        for number, cache in enumerate(caches):
-            measuring.fit.vector(number, ready[0].suffix.run(cache, mask))
+        for batch, (removals, loud) in enumerate(cached):
+            heard = loud[:, channel] if skip and loud is not None else None
+            measuring.fit.vector(batch, removals.without(mask, heard))
 
     one(channels[0])  # the first run allocates
     spent = float(np.mean([seconds(lambda c=c: one(c)) for c in channels]))
-    return once + spent * group.size
+    every = sum(batch_size(feed) for feed in measuring.batches.fit)
+    heard = [float(every * group.size) if loud is None else loud.sum() for _, loud in cached]
+    return once + spent * group.size, sum(heard)
 
 
-def feeds(measuring: Measurer) -> list[dict[str, np.ndarray]]:
-    return list(measuring.batches.fit)
+def floor(problem: Problem, group: Group) -> float:
+    """Multiply-accumulates that one channel's removal takes, per sample: what lies downstream of
+    it in full, and of its first readers the one channel's share."""
+    found, view = problem.found, problem.found.view
+    axes = [m.axis for m in group.members if m.axis in found.coupling.contracts]
+    gated = gate(view, found.traces[0], found.coupling, axes)
+    known = set(shortened(gated, found.traces[0].shapes).known.values())
+    sizes, exits = found.coupling.collected.sizes, found.coupling.contracts
+    share = {
+        number: m.positions[0].size / sizes[m.axis]
+        for m in group.members
+        for number, _ in exits.get(m.axis, ())
+    }
+    waiting, seen = list(share), set(share)
+    while waiting:
+        for value in view.by_index[waiting.pop()].outputs:
+            new = {edge.node for edge in view.consumers.get(value, ())} - seen
+            seen |= new
+            waiting.extend(new)
+    macs: dict[str, float] = {}
+    for term in found.costs.terms:
+        macs[term.node] = macs.get(term.node, 0.0) + term.cost.macs
+    return sum(
+        macs.get(node.name, 0.0) * (share[number] if set(node.outputs) & known else 1.0)
+        for number, node in ((number, view.by_index[number]) for number in seen)
+    )
+
+
+def peak() -> float:
+    """Multiply-accumulates per CPU second of the best of a few matrix products."""
+    best = 0.0
+    rng = np.random.default_rng(0)
+    for m, k, n in ((512, 512, 512), (512, 64, 384), (512, 256, 1024), (128, 960, 160)):
+        net = Net(1)
+        product = net.op("MatMul", "x", net.weight(k, n))
+        session = Session(net.model({"x": (m, k)}, product))
+        x = rng.standard_normal((m, k)).astype(np.float32)
+        for _ in range(5):
+            spent = seconds(lambda s=session, x=x: [s.run({"x": x}) for _ in range(20)])
+            best = max(best, 20 * m * k * n / spent)
+    return best
+
+
+def speed_round(problem: Problem, measuring: Measurer, rng: np.random.Generator) -> np.ndarray:
+    """CPU seconds of the naive way, the exact one, and the exact one that runs every sample; the
+    seconds that the exact one cannot do without, and the share of samples that it runs."""
+    total = dict.fromkeys((*_CHANNELS, "floor", "heard"), 0.0)
+    best = peak()
+    for number, group in enumerate(problem.found.coupling.groups):
+        for way in rng.permutation(list(_CHANNELS)).tolist():
+            picks = rng.choice(group.size, min(_CHANNELS[way], group.size), replace=False).tolist()
+            if way == "naive":
+                spent = [seconds(lambda g=group, c=c: problem.naive(g, int(c))) for c in picks]
+                total[way] += group.size * float(np.mean(spent))
+                continue
+            spent, heard = fast(measuring, number, picks, skip=way == "exact")
+            total[way] += spent
+            if way == "exact":
+                total["heard"] += heard
+                total["floor"] += heard * floor(problem, group) / best
+    total["heard"] /= problem.channels * sum(batch_size(feed) for feed in problem.feeds)
+    return np.array([*total.values()])
 
 
 def speed_row(problem: Problem, rounds: int, rng: np.random.Generator) -> str:
-    groups = problem.found.coupling.groups
     measuring = measurer(problem)
-    ratios, totals = [], []
-    for _ in range(rounds):
-        total = {"naive": 0.0, "fast": 0.0}
-        for group in groups:
-            picks = rng.choice(group.size, min(_CHANNELS, group.size), replace=False).tolist()
-            work = {
-                "fast": lambda g=group, p=picks: fast(measuring, g, p),
-                "naive": lambda g=group, p=picks: (
-                    g.size
-                    * float(np.mean([seconds(lambda c=c: problem.naive(g, int(c))) for c in p]))
-                ),
-            }
-            for way in rng.permutation(list(work)).tolist():
-                total[way] += work[way]()
-        totals.append((total["naive"], total["fast"]))
-        ratios.append(total["naive"] / total["fast"])
-    naive, quick = np.median(totals, axis=0)
-    forward = problem.forward()
+    times = np.array([speed_round(problem, measuring, rng) for _ in range(rounds)])
+    naive, exact, whole, least, heard = times.T
+    ratios = naive / exact
     return (
-        f"{problem.name:14} {problem.channels:6d} {len(groups):4d} {naive:8.0f} s {quick:8.1f} s"
-        f" {np.median(ratios):6.1f}x ({min(ratios):.1f}-{max(ratios):.1f}) {quick / forward:8.0f}"
+        f"{problem.name:12} {problem.channels:6d} {len(problem.found.coupling.groups):4d}"
+        f" {np.median(naive):8.0f} s {np.median(exact):7.1f} s {np.median(ratios):6.1f}x"
+        f" ({min(ratios):.1f}-{max(ratios):.1f}) {np.median(naive / whole):8.1f}x"
+        f" {np.median(heard):6.2f} {np.median(least / exact):6.2f}"
+        f" {np.median(exact) / problem.forward():7.0f}"
     )
 
 
 def speed(names: list[str], rounds: int) -> Iterator[str]:
-    yield f"{'32 samples':14} {'chan.':>6} {'grp':>4} {'naive*':>10} {'exact*':>10}  ratio  passes"
+    yield (
+        f"{'32 samples':12} {'chan.':>6} {'grp':>4} {'naive*':>10} {'exact*':>9} {'ratio':>7}"
+        f" (range)    all run {'heard':>6} {'limit':>6} {'passes':>7}"
+    )
     rng = np.random.default_rng(0)
     for make in (resnet18, mobilenet2, transformer):
         if names and make.__name__ not in names:
@@ -93,7 +158,7 @@ def speed(names: list[str], rounds: int) -> Iterator[str]:
             onnx.save(make(), path)
             problem = look(make.__name__, path, None, 32)
         yield speed_row(problem, rounds, rng)
-    yield f"* extrapolated from {_CHANNELS} random channels of every group, in every round"
+    yield f"* extrapolated from random channels of every group and round: {_CHANNELS}"
 
 
 def main() -> None:

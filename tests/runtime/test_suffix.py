@@ -29,8 +29,8 @@ def parts(found, group):
 
 def cached(found, suffix, feed):
     names = dict.fromkeys(v for v in suffix.boundary.values() if v not in feed)
-    original = Session(with_outputs(found.view.model, [*names])) if names else None
-    return suffix.cache(original, feed)
+    inner = Session(with_outputs(found.view.model, [*names])).run(feed) if names else {}
+    return suffix.cache({**feed, **inner})
 
 
 def random_keeps(gated, seed):

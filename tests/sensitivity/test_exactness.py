@@ -1,0 +1,141 @@
+"""The fast way equals a session per channel: on every model of models/, and on random graphs."""
+
+import numpy as np
+import pytest
+
+from onnxprune.model.frontier import float_frontier
+from onnxprune.runtime.suffix import Suffix
+from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
+from tests import nets
+from tests.sensitivity import naive
+from tests.sensitivity.random_nets import random_net
+
+_SAMPLES = 6
+
+
+def measurer(found, **choices):
+    fit = list(found.samples.feeds(np.arange(_SAMPLES), 4))
+    return Measurer(
+        Setting(
+            view=found.view,
+            trace=found.traces[0],
+            coupling=found.coupling,
+            groups=tuple(g for g in found.coupling.groups if g.exact),
+            batches=Batches(fit, []),
+            levels={},
+            outputs=tuple(float_frontier(found.view, found.traces[0])),
+            **choices,
+        )
+    )
+
+
+def fast_scores(measuring, group, channels):
+    """Relative squared changes of some channels."""
+    ready = measuring.prepare(group)
+    scores = np.zeros(len(channels))
+    for number, feed in enumerate(measuring.batches.fit):
+        removals, loud = measuring.removals(ready, group, number, feed)
+        for place, channel in enumerate(channels):
+            heard = None if loud is None else loud[:, channel]
+            found = removals.without(measuring.masks(group, [channel]), heard)
+            change = measuring.fit.vector(number, found).astype(np.float64)
+            scores[place] += (change**2).sum()
+    return scores
+
+
+def assert_equal_to_a_session_per_channel(found, measuring, group, channels):
+    feeds = measuring.batches.fit
+    clean = naive.run_all(found, found.view.model, feeds)
+    slow = [
+        naive.distance(clean, naive.run_all(found, naive.zeroed(found, group, c), feeds))
+        for c in channels
+    ]
+    fast = np.sqrt(fast_scores(measuring, group, channels))
+    np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=2e-6, err_msg=group.name)
+
+
+@pytest.mark.parametrize("name", sorted(nets.DATA))
+def test_every_model_of_the_repository(name):
+    found = nets.digits(name)
+    measuring = measurer(found)
+    rng = np.random.default_rng(0)
+    for group in measuring.setting.groups:
+        channels = rng.choice(group.size, min(group.size, 3), replace=False).tolist()
+        assert_equal_to_a_session_per_channel(found, measuring, group, channels)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_graphs(seed, tmp_path):
+    found = nets.look(random_net(seed), tmp_path, samples=8)
+    measuring = measurer(found)
+    assert measuring.setting.groups
+    for group in measuring.setting.groups:
+        channels = range(min(group.size, 5))
+        assert_equal_to_a_session_per_channel(found, measuring, group, channels)
+
+
+def rows_run(monkeypatch):
+    """Note how many samples every run of a suffix gets."""
+    seen = []
+    run = Suffix.run
+
+    def spy(self, cache, keeps):
+        seen.append(max(len(array) for array in cache.values()))
+        return run(self, cache, keeps)
+
+    monkeypatch.setattr(Suffix, "run", spy)
+    return seen
+
+
+def silent(offset):
+    """Gemm, Relu, Gemm: channel 0 never fires, channel 1 always, channel 2 where x[0] > 0."""
+    net = nets.Net(40)
+    weight = np.zeros((4, 3), np.float32)
+    weight[0, 2] = 1
+    bias = np.array([-1, 1, offset], np.float32)
+    y = net.op("Relu", net.op("Gemm", "x", net.const(weight), net.const(bias)))
+    return net.model({"x": ("N", 4)}, net.op("Gemm", y, net.weight(3, 2)))
+
+
+def test_samples_that_a_channel_is_silent_on_are_not_run(tmp_path, monkeypatch):
+    found = nets.look(silent(0.0), tmp_path)
+    measuring = measurer(found)
+    (group,) = measuring.setting.groups
+    feeds = measuring.batches.fit
+    fires = [int((feed["x"][:, 0] > 0).sum()) for feed in feeds]
+    assert any(0 < count < len(feed["x"]) for count, feed in zip(fires, feeds, strict=True))
+    seen = rows_run(monkeypatch)
+    scores = fast_scores(measuring, group, [0])
+    assert scores == 0
+    assert not seen
+    fast_scores(measuring, group, [1])
+    assert seen == [len(feed["x"]) for feed in feeds]
+    seen.clear()
+    fast_scores(measuring, group, [2])
+    checked = [
+        c for n, f in zip(fires, feeds, strict=True) if n for c in dict.fromkeys([n, len(f["x"])])
+    ]
+    assert seen == checked, "some samples, and all of them once to see that these stand alone"
+
+
+def test_statistics_are_never_taken_for_silence(tmp_path):
+    """A channel of zeros still counts in a mean."""
+    for make in (nets.normed, nets.averaged):
+        found = nets.look(make(), tmp_path)
+        measuring = measurer(found)
+        bent = [g for g in found.coupling.groups if not g.exact]
+        assert bent
+        for group in bent:
+            assert measuring.prepare(group).exits is None
+
+
+def test_samples_that_see_one_another_are_run_together(tmp_path):
+    """Each sample is compared with the mean of its batch."""
+    net = nets.Net(41)
+    y = net.op("Relu", net.op("Gemm", "x", net.weight(6, 8), net.weight(8)))
+    y = net.op("Gemm", y, net.weight(8, 4))
+    y = net.op("Sub", y, net.op("ReduceMean", y, axes=[0], keepdims=1))
+    found = nets.look(net.model({"x": ("N", 6)}, net.op("Tanh", y)), tmp_path)
+    measuring = measurer(found)
+    (group,) = measuring.setting.groups
+    assert_equal_to_a_session_per_channel(found, measuring, group, range(group.size))
