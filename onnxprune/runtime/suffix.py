@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
+from onnxprune.runtime.boundary import OURS, boundary_of, downstream, within
 from onnxprune.runtime.delta import Delta, shortened
-from onnxprune.runtime.downstream import downstream, entering
-from onnxprune.runtime.gates import NORM, Gated
+from onnxprune.runtime.gates import Gated
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.runtime.unrolled import unroll
 
 __all__ = ["Suffix", "make_suffix"]
-
-_OURS = "onnxprune/"  # how the names of masks and of what is lost begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +57,7 @@ def make_suffix(
     trace: Trace,
     *,
     steady: bool = False,
+    room: float = np.inf,
 ) -> Suffix:
     """Cut a gated model down to what its gates can change.
 
@@ -72,32 +71,49 @@ def make_suffix(
     trace : Trace
     steady : bool
         Whether all feeds have the sizes of the trace, but for the batch.
+    room : float
+        Bytes that what is cached may take, at the sizes of the trace; what does not fit is computed
+        anew in every run.
 
     Returns
     -------
     Suffix
         The whole gated model, slower but equal, where graphsurgeon cannot carry the model.
     """
+    whole = {name: name for name in inputs}
     delta = shortened(gated, trace.shapes)
-    graph = delta.gated.model.graph
-    masks = [value.name for value in graph.input if value.name.startswith(_OURS)]
-    nodes, reached = downstream(graph, lambda _, node: _added(node), masks)
-    wanted = tuple(name for name in outputs if name in reached)
+    boundary, wanted = _crossing(delta, outputs, trace, room)
+    if delta.known and sum(_bytes(trace, value) for value in boundary.values()) > room:
+        delta = Delta(gated, {}, {})
+        boundary, wanted = _crossing(delta, outputs, trace, room)
     if not wanted:
         return Suffix(None, {}, (), gated.feeds)
-    boundary = {name: delta.known.get(name, name) for name in entering(graph, nodes, reached)}
     model = _extract(delta, boundary, wanted, trace.dtypes)
     if model is None:
-        whole = Session(with_outputs(gated.model, wanted))
-        return Suffix(whole, {name: name for name in inputs}, wanted, gated.feeds)
+        return Suffix(Session(with_outputs(gated.model, wanted)), whole, wanted, gated.feeds)
     if steady:
         unroll(model, trace.shapes)
     return Suffix(Session(model), boundary, wanted, delta.feeds)
 
 
-def _added(node: onnx.NodeProto) -> bool:
-    """Whether the original has not got what a node gives."""
-    return any(name.startswith(NORM) for name in node.output)
+def _crossing(
+    delta: Delta, outputs: Sequence[str], trace: Trace, room: float
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return what is cached, by the original's names, and the outputs that a gate reaches."""
+    model = delta.gated.model
+    reached, nodes = downstream(model)
+
+    def size(name: str) -> float:
+        return _bytes(trace, delta.known.get(name, name))
+
+    names = within(boundary_of(nodes, reached, model), model, size, room)
+    wanted = tuple(name for name in outputs if name in reached)
+    return {name: delta.known.get(name, name) for name in names}, wanted
+
+
+def _bytes(trace: Trace, value: str) -> float:
+    shape = trace.shapes.get(value, (0,))
+    return float(np.prod(shape)) * trace.dtypes.get(value, np.dtype(np.float32)).itemsize
 
 
 def _extract(
@@ -113,7 +129,7 @@ def _extract(
     try:
         graph = gs.import_onnx(model)
         tensors = graph.tensors()
-        masks = [tensor for tensor in graph.inputs if tensor.name.startswith(_OURS)]
+        masks = [tensor for tensor in graph.inputs if tensor.name.startswith(OURS)]
         for name, value in boundary.items():
             tensors[name].inputs.clear()
             tensors[name].dtype, tensors[name].shape = dtypes.get(value, np.dtype(np.float32)), None

@@ -21,7 +21,7 @@ from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.narrowed import measure_narrowed
-from onnxprune.sensitivity.perturbation import Batches
+from onnxprune.sensitivity.perturbation import MEMORY, Batches
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.wording import counted
@@ -29,7 +29,6 @@ from onnxprune.wording import counted
 __all__ = ["Task", "measure_groups"]
 
 _BATCH = 32
-_MEMORY = 1 << 30  # bytes of activations in one batch
 _FEWEST, _ENOUGH = 8, 32  # samples that channels are perturbed on: ever, and before gradients
 _SHARE = 0.5  # of the time limit that perturbing is planned to take
 
@@ -107,7 +106,7 @@ class Task:
             for value, shape in trace.shapes.items()
             if not view.is_constant(value)
         ) / max(batch, 1)
-        return int(np.clip(_MEMORY / max(activations, 1.0), 1, _BATCH))
+        return int(np.clip(MEMORY / max(activations, 1.0), 1, _BATCH))
 
     def batches(self, most: int | None = None) -> Batches:
         """Return the samples to fit and to select on, at most so many of each."""

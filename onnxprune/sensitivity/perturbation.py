@@ -30,8 +30,9 @@ from onnxprune.sensitivity.silence import Exits, Heard, Removals, exits_of, hear
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.sensitivity.workers import spread
 
-__all__ = ["Batches", "Setting", "measure"]
+__all__ = ["MEMORY", "Batches", "Setting", "measure"]
 
+MEMORY = 1 << 30  # bytes of activations, of one batch
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
 
@@ -57,6 +58,8 @@ class Setting:
     levels : mapping of group name to int array
         Kept widths that are measured.
     outputs : tuple of str
+    memory : int
+        Bytes that the cached activations of one batch may take.
     """
 
     view: View
@@ -66,6 +69,7 @@ class Setting:
     batches: Batches
     levels: Mapping[str, NDArray[np.int64]]
     outputs: tuple[str, ...]
+    memory: int = MEMORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,8 @@ class Measurer:
             for feed in (*fit, *select)
             for name in self.view.inputs
         )
+        traced = (*self.trace.shapes[next(iter(fit[0]))], 1)[0]
+        self.scale = max(map(batch_size, (*fit, *select))) / max(traced, 1)
         self.runs = 0
 
     def group(self, number: int, seconds: float) -> tuple[GroupSensitivity, int]:
@@ -139,9 +145,12 @@ class Measurer:
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
-        suffix = make_suffix(gated, self.view.inputs, self.outputs, self.trace, steady=self.steady)
+        inputs, room = self.view.inputs, self.setting.memory / self.scale
+        suffix = make_suffix(gated, inputs, self.outputs, self.trace, steady=self.steady, room=room)
         exits = exits_of(self.view, self.coupling, group)
         read = [a.value for places in (exits or {}).values() for a in places]
+        if sum(4 * np.prod(self.trace.shapes[name]) for name in set(read)) > room:
+            exits, read = None, []
         inner = dict.fromkeys([*suffix.boundary.values(), *read])
         wanted = [name for name in inner if name not in self.view.inputs]
         original = Session(with_outputs(self.view.real, wanted)) if wanted else None

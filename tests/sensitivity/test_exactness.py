@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.model.frontier import float_frontier
+from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.runtime.suffix import Suffix
 from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
 from tests import nets
@@ -72,6 +73,32 @@ def test_random_graphs(seed, tmp_path):
     for group in measuring.setting.groups:
         channels = range(min(group.size, 5))
         assert_equal_to_a_session_per_channel(found, measuring, group, channels)
+
+
+@pytest.mark.parametrize("memory", [1, 3_000, 30_000])
+def test_what_does_not_fit_into_memory_is_computed_anew(memory, tmp_path):
+    fitted = 0
+    for found in (nets.look(random_net(4), tmp_path, samples=8), nets.digits("digits_mobile")):
+        measuring, limited = measurer(found), measurer(found, memory=memory)
+        for group in measuring.setting.groups[::2]:
+            channels = range(min(group.size, 3))
+            suffix = limited.prepare(group).suffix
+            usual = measuring.prepare(group).suffix
+            fitted += suffix.boundary.keys() == usual.boundary.keys()
+            assert cached(limited, suffix) <= memory or set(suffix.boundary) <= {*found.view.inputs}
+            fast, slow = (fast_scores(m, group, channels) for m in (measuring, limited))
+            np.testing.assert_allclose(slow, fast, rtol=1e-4, atol=1e-11, err_msg=group.name)
+    assert bool(fitted) == (memory > 1)
+
+
+def cached(measuring, suffix):
+    """Bytes that the first batch takes."""
+    feed = measuring.batches.fit[0]
+    inner = [v for v in suffix.boundary.values() if v not in feed]
+    values = (
+        {**feed, **(Session(with_outputs(measuring.view.real, inner)).run(feed))} if inner else feed
+    )
+    return sum(array.nbytes for array in suffix.cache(values).values())
 
 
 def rows_run(monkeypatch):
