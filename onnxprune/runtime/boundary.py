@@ -42,9 +42,9 @@ def boundary_of(
     model : ModelProto
         That they are part of.
     """
-    constants = _constants(model)
-    found = (name for node in nodes for name in _read(node))
-    return tuple(dict.fromkeys(n for n in found if n not in reached and n not in constants))
+    values, past = _values(model), {*reached, *_constants(model)}
+    found = dict.fromkeys(name for node in nodes for name in _read(node) if name not in past)
+    return tuple(n for n in found if n in values or n.startswith(OURS))  # not those inside bodies
 
 
 def within(
@@ -68,8 +68,8 @@ def within(
     tuple of str
         At worst the inputs, and what no node of the model makes.
     """
-    constants = _constants(model)
     makers = {name: node for node in model.graph.node for name in node.output}
+    values = _values(model) - _constants(model)
     kept, made = dict.fromkeys(boundary), set[str]()
     while sum(map(size, kept)) > room:
         inner = [name for name in kept if name in makers]
@@ -77,14 +77,18 @@ def within(
             break
         largest = max(inner, key=size)
         made.update(makers[largest].output)
-        del kept[largest]
-        read = _read(makers[largest])
-        kept |= dict.fromkeys(n for n in read if n not in constants and n not in made)
+        read = [name for name in _read(makers[largest]) if name in values]
+        kept = dict.fromkeys(name for name in (*kept, *read) if name not in made)
     return tuple(kept)
 
 
 def _read(node: onnx.NodeProto) -> list[str]:
     return [*node.input, *captured_values(node)]
+
+
+def _values(model: onnx.ModelProto) -> set[str]:
+    given = (value.name for value in model.graph.input)
+    return {*given, *(name for node in model.graph.node for name in node.output)}
 
 
 def _constants(model: onnx.ModelProto) -> set[str]:

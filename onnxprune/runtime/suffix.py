@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
-from onnxprune.runtime.boundary import OURS, boundary_of, downstream, within
+from onnxprune.runtime.boundary import boundary_of, downstream, within
 from onnxprune.runtime.delta import Delta, shortened
 from onnxprune.runtime.gates import Gated
 from onnxprune.runtime.session import Feeds, Session, with_outputs
@@ -47,25 +45,24 @@ class Suffix:
         """Run from cached boundary values; every gated axis must lose something."""
         if self.session is None:
             return {}
-        return self.session.run({**cache, **self._masks(keeps)}, self.outputs)
+        read = {value.name for value in self.session.inputs}  # no gate that a delta stands in for
+        masks = {name: mask for name, mask in self._masks(keeps).items() if name in read}
+        return self.session.run({**cache, **masks}, self.outputs)
 
 
 def make_suffix(
     gated: Gated,
-    inputs: Sequence[str],
     outputs: Sequence[str],
     trace: Trace,
     *,
     steady: bool = False,
-    room: float = np.inf,
+    room: float = 1e18,
 ) -> Suffix:
     """Cut a gated model down to what its gates can change.
 
     Parameters
     ----------
     gated : Gated
-    inputs : sequence of str
-        Inputs of the original model.
     outputs : sequence of str
         Outputs to compare; those that no gate reaches are left out.
     trace : Trace
@@ -78,9 +75,7 @@ def make_suffix(
     Returns
     -------
     Suffix
-        The whole gated model, slower but equal, where graphsurgeon cannot carry the model.
     """
-    whole = {name: name for name in inputs}
     delta = shortened(gated, trace.shapes)
     boundary, wanted = _crossing(delta, outputs, trace, room)
     if delta.known and sum(_bytes(trace, value) for value in boundary.values()) > room:
@@ -88,9 +83,11 @@ def make_suffix(
         boundary, wanted = _crossing(delta, outputs, trace, room)
     if not wanted:
         return Suffix(None, {}, (), gated.feeds)
-    model = _extract(delta, boundary, wanted, trace.dtypes)
-    if model is None:
-        return Suffix(Session(with_outputs(gated.model, wanted)), whole, wanted, gated.feeds)
+    known = {
+        name: np.empty([0] * len(trace.shapes[value]), trace.dtypes[value])
+        for name, value in boundary.items()
+    }
+    model = with_outputs(delta.gated.model, wanted, known)
     if steady:
         unroll(model, trace.shapes)
     return Suffix(Session(model), boundary, wanted, delta.feeds)
@@ -112,31 +109,7 @@ def _crossing(
 
 
 def _bytes(trace: Trace, value: str) -> float:
-    shape = trace.shapes.get(value, (0,))
-    return float(np.prod(shape)) * trace.dtypes.get(value, np.dtype(np.float32)).itemsize
-
-
-def _extract(
-    delta: Delta,
-    boundary: Mapping[str, str],
-    outputs: Sequence[str],
-    dtypes: Mapping[str, np.dtype[np.generic]],
-) -> onnx.ModelProto | None:
-    """Let graphsurgeon take the suffix out; None where it would lose something."""
-    model = delta.gated.model
-    if any(a.type == onnx.AttributeProto.GRAPH for n in model.graph.node for a in n.attribute):
-        return None
-    try:
-        graph = gs.import_onnx(model)
-        tensors = graph.tensors()
-        masks = [tensor for tensor in graph.inputs if tensor.name.startswith(OURS)]
-        for name, value in boundary.items():
-            tensors[name].inputs.clear()
-            tensors[name].dtype, tensors[name].shape = dtypes.get(value, np.dtype(np.float32)), None
-        graph.inputs = masks + [tensors[name] for name in boundary]
-        graph.outputs = [tensors[name] for name in outputs]
-        graph.cleanup().toposort()
-        extracted: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
-        return extracted
-    except Exception:  # graphsurgeon raises whatever its parser meets; the whole model still works
-        return None
+    """Size a value; what the trace does not know, such as a sequence, cannot be fed."""
+    if value not in trace.shapes:
+        return np.inf
+    return float(np.prod(trace.shapes[value])) * trace.dtypes[value].itemsize

@@ -145,8 +145,8 @@ class Measurer:
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
-        inputs, room = self.view.inputs, self.setting.memory / self.scale
-        suffix = make_suffix(gated, inputs, self.outputs, self.trace, steady=self.steady, room=room)
+        room = self.setting.memory / self.scale
+        suffix = make_suffix(gated, self.outputs, self.trace, steady=self.steady, room=room)
         exits = exits_of(self.view, self.coupling, group)
         read = [a.value for places in (exits or {}).values() for a in places]
         if sum(4 * np.prod(self.trace.shapes[name]) for name in set(read)) > room:
