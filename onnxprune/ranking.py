@@ -24,7 +24,7 @@ from onnxprune.selection.settle import candidates
 from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
-from onnxprune.sensitivity.perturbation import Batches
+from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 

@@ -20,8 +20,8 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.gradient import measure as gradient
+from onnxprune.sensitivity.measurer import MEMORY, Batches
 from onnxprune.sensitivity.narrowed import measure_narrowed
-from onnxprune.sensitivity.perturbation import MEMORY, Batches
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.wording import counted

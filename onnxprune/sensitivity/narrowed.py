@@ -22,8 +22,8 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.perturbation import Batches
 from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.values import GroupSensitivity
 

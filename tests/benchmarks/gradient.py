@@ -30,7 +30,7 @@ from onnxprune.progress import Silent
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session, with_outputs
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.measure import measure
-from onnxprune.sensitivity.perturbation import Batches
+from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.values import Sensitivity
 from tests.nets import Net
 from tests.sensitivity.naive import zeroed

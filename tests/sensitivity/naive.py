@@ -15,7 +15,8 @@ from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.keeps import keep_masks, per_block
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.selection.widths import allowed_widths
-from onnxprune.sensitivity.perturbation import Batches, measure
+from onnxprune.sensitivity.measurer import Batches
+from onnxprune.sensitivity.perturbation import measure
 from onnxprune.sensitivity.values import Sensitivity
 
 Outputs = list[dict[str, np.ndarray]]

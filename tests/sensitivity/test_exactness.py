@@ -6,7 +6,7 @@ import pytest
 from onnxprune.model.frontier import float_frontier
 from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.runtime.suffix import Suffix
-from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
+from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
 from tests import nets
 from tests.sensitivity import naive
 from tests.sensitivity.random_nets import random_net

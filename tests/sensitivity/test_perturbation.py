@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.runtime.session import Session
-from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity.measurer import Measurer, Setting
 from tests import nets
 from tests.sensitivity import naive
 
@@ -220,8 +220,8 @@ def test_masks_only_touch_the_groups_axes(tmp_path):
     found = nets.look(nets.residual(), tmp_path)
     given = naive.batches(found)
     group = nets.group_of(found, "Conv_2")
-    measurer = perturbation.Measurer(
-        perturbation.Setting(
+    measurer = Measurer(
+        Setting(
             found.view, found.traces[0], found.coupling, (group,), given, {}, found.view.outputs
         )
     )

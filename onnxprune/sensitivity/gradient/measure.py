@@ -22,8 +22,8 @@ from onnxprune.sensitivity.agreement import Ranks, compare
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.vectors import Sketches, sketch
 from onnxprune.sensitivity.levels import measured_levels
+from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.order import greedy_order
-from onnxprune.sensitivity.perturbation import Batches
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 
 __all__ = ["measure"]

@@ -1,0 +1,246 @@
+"""One group after the other, perturbed exactly: take a channel away, look at the output.
+
+A channel's exit slices are zeroed by a gate in front of the operator that sums the channels up,
+which equals zeroing the slices of the initializers behind it. One session serves all channels of
+a group, and only the part of the graph downstream of the gates runs, from cached activations of
+one batch at a time, for the samples that the channel is not silent on.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import Mask, keep_masks
+from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import Feeds, RunFailedError, Session, batch_size, with_outputs
+from onnxprune.runtime.suffix import Suffix, make_suffix
+from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity.importance import activation_importance
+from onnxprune.sensitivity.order import greedy_order
+from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.silence import Exits, Heard, Removals, exits_of, heard, rows_of
+from onnxprune.sensitivity.values import GroupSensitivity
+
+__all__ = ["MEMORY", "Batches", "Measurer", "Setting"]
+
+MEMORY = 1 << 30  # bytes of activations, of one batch
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Feeds to perturb channels on (``fit``), and others to measure widths on (``select``)."""
+
+    fit: Sequence[Feeds]
+    select: Sequence[Feeds]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every process needs to measure some of the groups.
+
+    Attributes
+    ----------
+    view : View
+    trace : Trace
+    coupling : Coupling
+    groups : tuple of Group
+    batches : Batches
+    levels : mapping of group name to int array
+        Kept widths that are measured.
+    outputs : tuple of str
+    memory : int
+        Bytes that the cached activations of one batch may take.
+    """
+
+    view: View
+    trace: Trace
+    coupling: Coupling
+    groups: tuple[Group, ...]
+    batches: Batches
+    levels: Mapping[str, NDArray[np.int64]]
+    outputs: tuple[str, ...]
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """One group's suffix, and what gives the activations that cross into it.
+
+    ``exits`` says where the group can be seen to be silent, ``original`` gives what is read there.
+    """
+
+    suffix: Suffix
+    original: Session | None
+    exits: Exits | None
+
+    def values(self, feed: Feeds) -> Feeds:
+        """Run the original as far as is needed."""
+        return {**feed, **(self.original.run(feed) if self.original is not None else {})}
+
+
+class Measurer:
+    """Measures one group after the other.
+
+    Parameters
+    ----------
+    setting : Setting
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.view, self.trace, self.coupling = setting.view, setting.trace, setting.coupling
+        self.outputs, self.batches = setting.outputs, setting.batches
+        session = Session(with_outputs(self.view.real, self.outputs))
+        fit, select = self.batches.fit, self.batches.select
+        self.fit = OutputChange([session.run(feed, self.outputs) for feed in fit])
+        self.select = OutputChange([session.run(feed, self.outputs) for feed in select or fit])
+        self.steady = all(
+            feed[name].shape[1:] == self.trace.shapes[name][1:]
+            for feed in (*fit, *select)
+            for name in self.view.inputs
+        )
+        traced = (*self.trace.shapes[next(iter(fit[0]))], 1)[0]
+        self.scale = max(map(batch_size, (*fit, *select))) / max(traced, 1)
+        self.runs = 0
+
+    def group(self, number: int, seconds: float) -> tuple[GroupSensitivity, int]:
+        """Order one group's channels and measure its curve; also count the runs.
+
+        Parameters
+        ----------
+        number : int
+            Of the group in the setting.
+        seconds : float
+            That the channels may take. What is known by then makes the order: fewer samples, or
+            activations if not even one batch fits.
+        """
+        self.runs = 0
+        deadline = time.monotonic() + seconds
+        group = self.setting.groups[number]
+        widths = self.setting.levels[group.name]
+        ready = self.prepare(group)
+        parts = list(self.parts(ready, group, deadline))
+        if parts:
+            found = self.ranked(group, parts)
+        else:
+            scores = activation_importance(self.view, self.coupling, group, self.exits(group))
+            order = group.balanced(np.argsort(scores, kind="stable"))
+            found = GroupSensitivity(order, scores, widths, np.zeros(0), "activation", samples=0)
+        gone = [found.order[: group.size - width] for width in widths]
+        errors = self.errors(ready, group, gone)
+        return replace(found, widths=widths, errors=np.maximum.accumulate(errors)), self.runs
+
+    def prepare(self, group: Group) -> _Prepared:
+        """Make the session of a group."""
+        axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
+        gated = gate(self.view, self.trace, self.coupling, axes)
+        gated = replace(gated, model=with_outputs(gated.model, self.outputs))
+        room = self.setting.memory / self.scale
+        suffix = make_suffix(gated, self.outputs, self.trace, steady=self.steady, room=room)
+        exits = exits_of(self.view, self.coupling, group)
+        read = [a.value for places in (exits or {}).values() for a in places]
+        if sum(4 * np.prod(self.trace.shapes[name]) for name in set(read)) > room:
+            exits, read = None, []
+        inner = dict.fromkeys([*suffix.boundary.values(), *read])
+        wanted = [name for name in inner if name not in self.view.inputs]
+        original = Session(with_outputs(self.view.real, wanted)) if wanted else None
+        return _Prepared(suffix, original, exits)
+
+    def exits(self, group: Group) -> list[Feeds]:
+        """Return what the group's exits read in the original, as far as a run can show it."""
+        known = self.coupling.collected.constants | self.view.inner
+        axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
+        values = list(dict.fromkeys(axis.value for axis in axes if axis.value not in known))
+        if not values:
+            return []
+        session = Session(with_outputs(self.view.real, values))
+        return [session.run(feed, values) for feed in self.batches.fit]
+
+    def parts(
+        self, ready: _Prepared, group: Group, deadline: float
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield each batch's change vectors of all channels, while time allows."""
+        masks = [self.masks(group, [channel]) for channel in range(group.size)]
+        for number, feed in enumerate(self.batches.fit):
+            start, rows = time.monotonic(), []
+            removals, loud = self.removals(ready, group, number, feed)
+            for channel, mask in enumerate(masks):
+                outputs = removals.without(mask, None if loud is None else loud[:, channel])
+                rows.append(self.fit.vector(number, outputs))
+                self.runs += 1
+                whole = (time.monotonic() - start) * group.size / len(rows)
+                if start + whole > deadline and len(rows) < group.size:
+                    return
+            yield np.stack(rows)
+
+    def removals(
+        self, ready: _Prepared, group: Group, number: int, feed: Feeds
+    ) -> tuple[Removals, Heard | None]:
+        """Cache a batch, and say which samples every channel is heard on."""
+        values = ready.values(feed)
+        cache = ready.suffix.cache(values)
+        loud = None if ready.exits is None else heard(group, ready.exits, values)
+        rows = None
+        if loud is not None and len(loud) > 1 and not loud.all():
+            rows = self.rows(ready, feed, cache, len(loud))
+        return Removals(ready.suffix, cache, rows, self.fit.clean(number)), loud
+
+    def rows(
+        self, ready: _Prepared, feed: Feeds, cache: Feeds, count: int
+    ) -> frozenset[str] | None:
+        """Return what is cached by sample, if samples can be run apart from one another."""
+        picks = np.arange(count) >= max(count - 2, 1)
+        if self.view.inner or any(len(array) != count for array in feed.values()):
+            return None  # what a branch or a loop does may hang on all samples
+        try:
+            some = ready.values({name: array[picks] for name, array in feed.items()})
+        except RunFailedError:
+            return None  # a model of one batch size
+        return rows_of(cache, ready.suffix.cache(some), picks)
+
+    def ranked(self, group: Group, parts: Sequence[NDArray[np.float32]]) -> GroupSensitivity:
+        """Order channels by the vectors of the batches that there was time for."""
+        table = np.concatenate(parts, axis=1)
+        halves = np.zeros((2, group.size))
+        first = 0
+        for number, part in enumerate(parts):
+            samples = self.fit.samples(number) + first
+            first = int(samples.max(initial=first - 1)) + 1
+            for half in range(2):
+                halves[half] += (part[:, samples % 2 == half].astype(np.float64) ** 2).sum(axis=1)
+        fewer = first if len(parts) < len(self.batches.fit) else None
+        return GroupSensitivity(
+            order=group.balanced(greedy_order(table)),
+            scores=(table.astype(np.float64) ** 2).sum(axis=1),
+            widths=np.zeros(0, np.int64),
+            errors=np.zeros(0),
+            method="perturbation",
+            vectors=table,
+            halves=halves,
+            samples=fewer,
+        )
+
+    def masks(self, group: Group, channels: Sequence[int]) -> dict[Axis, Mask]:
+        """Return what stays of every axis of a group without some channels."""
+        return keep_masks([(group, channels)], self.coupling.collected.sizes)
+
+    def errors(
+        self, ready: _Prepared, group: Group, gone: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float64]:
+        """Return the relative squared output change on the selection samples, cut by cut."""
+        errors = np.zeros(len(gone))
+        masks = [self.masks(group, channels.tolist()) for channels in gone]
+        for number, feed in enumerate(self.batches.select):
+            cache = ready.suffix.cache(ready.values(feed))
+            for place, mask in enumerate(masks):
+                if mask:
+                    change = self.select.vector(number, ready.suffix.run(cache, mask))
+                    errors[place] += float((change.astype(np.float64) ** 2).sum())
+                    self.runs += 1
+        return errors
