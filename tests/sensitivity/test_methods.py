@@ -14,7 +14,7 @@ from onnxprune.progress import Silent
 from onnxprune.report.json import to_json, validate
 from onnxprune.selection import measuring
 from onnxprune.selection.measuring import measure_groups
-from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity import measurer, perturbation
 from onnxprune.sensitivity.perturbation import measure
 from tests import nets
 from tests.sensitivity import naive
@@ -96,7 +96,8 @@ def test_time_that_ends_between_batches_leaves_an_order_from_fewer_samples(monke
             now["runs"] += 1
             return 0.0 if now["runs"] < group.size + 6 else 1e9
 
-    monkeypatch.setattr(perturbation, "time", Clock)
+    for module in (measurer, perturbation):
+        monkeypatch.setattr(module, "time", Clock)
     found_ = naive.fast(found, [group], given, time_limit=10.0).groups[group.name]
     first = len(next(iter(given.fit[0].values())))
     assert found_.method == "perturbation"
