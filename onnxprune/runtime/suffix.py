@@ -4,18 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
-from onnxprune.runtime.boundary import boundary_of, downstream, within
+from onnxprune.runtime.boundary import given_from_outside, within
 from onnxprune.runtime.delta import Delta, shortened
-from onnxprune.runtime.gates import Gated
+from onnxprune.runtime.downstream import downstream
+from onnxprune.runtime.gates import NORM, Gated
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.runtime.unrolled import unroll
 
 __all__ = ["Suffix", "make_suffix"]
+
+_OURS = "onnxprune/"  # how the names of masks and of what is lost begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +101,21 @@ def _crossing(
     delta: Delta, outputs: Sequence[str], trace: Trace, room: float
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return what is cached, by the original's names, and the outputs that a gate reaches."""
-    model = delta.gated.model
-    reached, nodes = downstream(model)
+    graph = delta.gated.model.graph
+    masks = [value.name for value in graph.input if value.name.startswith(_OURS)]
+    nodes, reached = downstream(graph, lambda _, node: _added(node), masks)
 
     def size(name: str) -> float:
         return _bytes(trace, delta.known.get(name, name))
 
-    names = within(boundary_of(nodes, reached, model), model, size, room)
+    names = within(given_from_outside(graph, nodes, reached), graph, size, room)
     wanted = tuple(name for name in outputs if name in reached)
     return {name: delta.known.get(name, name) for name in names}, wanted
+
+
+def _added(node: onnx.NodeProto) -> bool:
+    """Whether the original has not got what a node gives."""
+    return any(name.startswith(NORM) for name in node.output)
 
 
 def _bytes(trace: Trace, value: str) -> float:

@@ -23,8 +23,8 @@ from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.gradient.probabilities import logits_of
+from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.perturbation import Batches, Measurer, Setting
 from onnxprune.sensitivity.thinned import thin
 
 __all__ = ["Expansion", "expand"]

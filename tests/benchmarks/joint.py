@@ -31,8 +31,9 @@ from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, with_outputs
 from onnxprune.sensitivity.joint import expand
+from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.perturbation import Batches, measure
+from onnxprune.sensitivity.perturbation import measure
 
 _SHARE = 0.2
 _LARGE = 1e6  # bytes of a model that is looked at only if it is named

@@ -25,6 +25,7 @@ from gradient import Problem, look, mobilenet2, resnet18, seconds, transformer
 from onnxprune.coupling.groups import Group
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import gate
+from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
 from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
 from tests.nets import Net
 

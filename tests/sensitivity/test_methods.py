@@ -158,13 +158,13 @@ def test_every_method_says_how_stable_its_ranking_is(method):
 
 def test_halves_that_contradict_each_other_are_warned_of(monkeypatch):
     """Whatever is measured, the second half of the samples says the opposite."""
-    spread = perturbation.Measurer.ranked
+    spread = measurer.Measurer.ranked
 
     def contradicted(self, group, parts):
         found = spread(self, group, parts)
         return replace(found, halves=np.stack([found.scores, -found.scores]))
 
-    monkeypatch.setattr(perturbation.Measurer, "ranked", contradicted)
+    monkeypatch.setattr(measurer.Measurer, "ranked", contradicted)
     report = pipeline.sensitivity(MODEL, Options(data=DATA, samples=48, method="perturbation"))
     assert report.stability == pytest.approx(-1.0)
     assert any("two halves" in warning and "-1.00" in warning for warning in report.warnings)

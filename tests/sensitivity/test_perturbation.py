@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.runtime.session import Session
-from onnxprune.sensitivity.measurer import Measurer, Setting
+from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
 from tests import nets
 from tests.sensitivity import naive
 
@@ -240,7 +240,7 @@ def test_halves_are_what_every_other_sample_says(tmp_path):
     np.testing.assert_allclose(result.halves.sum(axis=0), result.scores, rtol=1e-6)
     samples = {k: np.concatenate([feed[k] for feed in given.fit]) for k in given.fit[0]}
     for half in range(2):
-        part = perturbation.Batches([{k: a[half::2] for k, a in samples.items()}], given.select)
+        part = Batches([{k: a[half::2] for k, a in samples.items()}], given.select)
         alone = naive.fast(found, [group], part).groups[group.name].scores
         np.testing.assert_allclose(
             result.halves[half] / result.halves[half].sum(), alone / alone.sum(), rtol=1e-3

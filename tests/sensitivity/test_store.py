@@ -10,7 +10,7 @@ from onnxprune.errors import UsageError
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.selection.measuring import measure_groups
-from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity import measurer
 from tests import nets
 
 
@@ -48,7 +48,7 @@ def same(a, b):
 
 
 def test_what_is_finished_is_not_measured_again(found, options, monkeypatch):
-    true = perturbation.Measurer.group
+    true = measurer.Measurer.group
     seen = []
 
     def group(self, number, seconds):
@@ -57,13 +57,13 @@ def test_what_is_finished_is_not_measured_again(found, options, monkeypatch):
         seen.append(self.setting.groups[number].name)
         return true(self, number, seconds)
 
-    monkeypatch.setattr(perturbation.Measurer, "group", group)
+    monkeypatch.setattr(measurer.Measurer, "group", group)
     with pytest.raises(BrokenOff):
         measured(found, options)
     assert len(list(options.cache.rglob("*.npz"))) == 2
     assert not list(options.cache.rglob("*.tmp"))
     done, seen[:] = list(seen), []
-    monkeypatch.setattr(perturbation.Measurer, "group", true)
+    monkeypatch.setattr(measurer.Measurer, "group", true)
     whole = measured(found, options)
     assert whole.reasons[0] == "2 groups from the cache"
     plain = measured(found, replace(options, cache=None))
