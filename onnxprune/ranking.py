@@ -14,7 +14,6 @@ from onnxprune import summary
 from onnxprune.analysis import analyse
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import split_samples
-from onnxprune.layers.readers import collect_readers
 from onnxprune.options import Options
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.report.values import Agreement, RankedGroup, Ranking
@@ -27,6 +26,7 @@ from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.sensitivity.weighed import weighed_readers
 
 __all__ = ["sensitivity"]
 
@@ -194,12 +194,13 @@ class _Trust:
     def _local(self, groups: Sequence[Group], batches: Batches) -> dict[str, Scores]:
         """Number every channel's step in the order that reconstruction gives."""
         found = self.task.found
-        seen = collect_readers(
+        seen = weighed_readers(
             found.view,
             found.traces[0],
             found.coupling,
             groups,
             batches.fit,
+            outputs=self.task.outputs,
             seed=self.task.options.seed,
         )
         known = {g.name: g for g in groups if g.name in seen}

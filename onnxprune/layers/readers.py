@@ -1,23 +1,29 @@
-"""The linear layers that read a group's channels, with the second moments of what they read."""
+"""The linear layers that read a group's channels, with the second moments of what they read.
 
-from collections.abc import Mapping, Sequence
+A recurrent layer counts as several: each sum in it is linear in the layer's input and state.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
-from onnxprune.layers.rows import input_rows, output_rows, places_of, weight_blocks
+from onnxprune.coupling.relations import Contract
+from onnxprune.layers.moments import Key, Moments, key_of, moments_of
+from onnxprune.layers.recurrent import Recurrence, Sum, find_recurrences
+from onnxprune.layers.rows import weight_blocks
 from onnxprune.layers.sites import Site, find_sites
 from onnxprune.model.view import View
-from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
+from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Reader", "collect_readers", "dense_sites"]
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 _WIDEST = 5000  # inputs of a layer beyond which its moments take too long to invert
-_ROWS = 2  # rows per input that moments need
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,23 +32,41 @@ class Reader:
 
     Attributes
     ----------
-    site : Site
+    site : Site or Sum
     moments : float array, shape (D, D)
         Of its inputs, about their mean.
     mean : float array, shape (D,)
     weight : float array, shape (D, O)
     places : int array, shape (channels, inputs per channel)
-        Which inputs belong to each channel of the group.
-    spread : float
-        Variance of its outputs, of the sum with their skip where they meet one.
+        Which inputs belong to each channel of the group; -1 for channels that it does not read.
+    worth : float array, shape (O,)
+        What a unit of squared error of each output counts: one over the variance of all of them,
+        of the sum with their skip where they meet one, unless more is known.
+    own : int array, shape (channels, outputs per channel), optional
+        Which outputs go with each channel: the gates of a unit. -1 where none do.
     """
 
-    site: Site
+    site: Site | Sum
     moments: Array
     mean: Array
     weight: Array
-    places: NDArray[np.int64]
-    spread: float
+    places: Places
+    worth: Array
+    own: Places | None = None
+
+    def inputs(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which inputs belong to some channels, shape (inputs,)."""
+        found = self.places[channels].ravel()
+        return np.asarray(found[found >= 0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """Where a layer finds the channels of a group among its inputs, and among its outputs."""
+
+    layer: Site | Sum
+    places: Places
+    own: Places | None = None
 
 
 def collect_readers(
@@ -54,7 +78,7 @@ def collect_readers(
     *,
     seed: int,
 ) -> dict[str, list[Reader]]:
-    """Find the readers of every group that only dense linear layers read.
+    """Find the readers of every group that only dense linear and recurrent layers read.
 
     Parameters
     ----------
@@ -68,20 +92,23 @@ def collect_readers(
     Returns
     -------
     dict of group name to list of Reader
-        Groups with other readers (normalizations, attention products, recurrences), and with
-        fewer than two rows per input of a reader (almost everything would seem replaceable), are
-        left out.
+        Groups with other readers (normalizations, attention products), and with fewer than two
+        rows per input of a reader (almost everything would seem replaceable), are left out.
     """
-    sites = {s.node.index: s for s in dense_sites(view, trace, coupling)}
-    pairs = {g.name: found for g in groups if (found := _pairs(coupling, g, sites))}
-    wanted = {site.node.index: site for found in pairs.values() for site, _ in found}
+    layers = _Layers(
+        view,
+        {s.node.index: s for s in dense_sites(view, trace, coupling)},
+        {layer.node.index: layer for layer in find_recurrences(view)},
+    )
+    readings = {g.name: found for g in groups if (found := layers.readings(coupling, g))}
+    wanted = {key_of(r.layer): r.layer for found in readings.values() for r in found}
     if not wanted:
         return {}
-    inputs, spreads = _moments(view, trace, list(wanted.values()), feeds, seed)
+    seen = moments_of(view, trace, list(wanted.values()), feeds, seed)
     return {
-        name: [_reader(view, s, m, inputs[s.node.index], spreads[s.node.index]) for s, m in found]
-        for name, found in pairs.items()
-        if all(inputs[s.node.index].enough for s, _ in found)
+        name: [_reader(view, r, seen) for r in found]
+        for name, found in readings.items()
+        if all(seen[key_of(r.layer)][0].enough for r in found)
     }
 
 
@@ -97,76 +124,72 @@ def _dense(view: View, site: Site) -> bool:
     return width <= _WIDEST
 
 
-def _pairs(
-    coupling: Coupling, group: Group, sites: Mapping[int, Site]
-) -> list[tuple[Site, Member]]:
-    """Pair each exit of a group with its site; empty if one of them is no linear layer."""
-    found = []
-    for member in group.members:
-        for node, contract in coupling.contracts.get(member.axis, ()):
-            site = sites.get(node)
-            if contract.how != "sum" or site is None or site.source != member.axis.value:
-                return []
-            if (member.positions < 0).any():  # it reads the channels of some blocks only
-                return []
-            found.append((site, member))
-    return found
+@dataclass(frozen=True)
+class _Layers:
+    """What can be solved for, by node."""
+
+    view: View
+    sites: Mapping[int, Site]
+    recurrences: Mapping[int, Recurrence]
+
+    def readings(self, coupling: Coupling, group: Group) -> list[_Reading]:
+        """Pair each exit of a group with its layers; empty if one of them is not linear."""
+        found: list[_Reading] = []
+        for member in group.members:
+            for node, contract in coupling.contracts.get(member.axis, ()):
+                here = list(self._readings(node, contract, member))
+                if not here:
+                    return []
+                found += here
+        # A layer that finds the same channels in two places would be refitted twice over.
+        keys = [key_of(reading.layer) for reading in found]
+        return found if len(set(keys)) == len(keys) else []
+
+    def _readings(self, node: int, contract: Contract, member: Member) -> Iterator[_Reading]:
+        site, layer = self.sites.get(node), self.recurrences.get(node)
+        partial = (member.positions < 0).any()  # it reads the channels of some blocks only
+        if contract.how != "sum" or partial:
+            return
+        if site is not None and site.source == member.axis.value:
+            taps = int(np.prod(site.weight_in(self.view).shape[2:]))  # 1 for all but convolutions
+            places = member.positions[:, :, None] * taps + np.arange(taps)
+            yield _Reading(site, places.reshape(len(member.positions), -1))
+        elif layer is not None and layer.node.inputs[0] == member.axis.value:
+            for found in layer.sums(self.view):
+                if found.part.reads:
+                    yield _Reading(found, member.positions)
+        elif layer is not None and layer.node.inputs[2] == member.axis.value:
+            yield from _recurred(self.view, layer, member.positions)
 
 
-class _Sums:
-    """Streaming first and second moments; only the diagonal of the second unless ``full``."""
-
-    def __init__(self, *, full: bool) -> None:
-        self.full = full
-        self.n = 0
-        self.first: Array = np.zeros(1)
-        self.second: Array = np.zeros(1)
-
-    def add(self, rows: NDArray[np.float32]) -> None:
-        self.n += len(rows)
-        self.first = self.first + rows.sum(axis=0, dtype=np.float64)
-        square = rows.T @ rows if self.full else (rows.astype(np.float64) ** 2).sum(axis=0)
-        self.second = self.second + square
-
-    @property
-    def enough(self) -> bool:
-        return self.n >= _ROWS * len(self.first)
-
-    @property
-    def mean(self) -> Array:
-        return self.first / self.n
-
-    def centred(self) -> Array:
-        outer = np.outer(self.mean, self.mean) if self.full else self.mean**2
-        return np.asarray(self.second / self.n - outer)
+def _recurred(view: View, layer: Recurrence, positions: Places) -> Iterator[_Reading]:
+    """Yield where the sums of a layer find the units that they themselves go into."""
+    cells = layer.taught(view)
+    for found in layer.sums(view):
+        if not found.part.state:
+            continue
+        cell = cells[found.direction]
+        units = positions - found.direction * cell.units
+        here = (units >= 0) & (units < cell.units)
+        first = cell.weight.shape[1] * found.part.reads
+        gates = np.arange(found.part.last - found.part.first) * cell.units
+        own = np.where(here, units + gates, -1)
+        yield _Reading(found, np.where(here, units + first, -1), own)
 
 
-def _moments(
-    view: View, trace: Trace, sites: Sequence[Site], feeds: Sequence[Feeds], seed: int
-) -> tuple[dict[int, _Sums], dict[int, float]]:
-    """Sum up the inputs of layers, and the variance of their outputs with the skips."""
-    rng = np.random.default_rng(seed)
-    samples = sum(map(batch_size, feeds))
-    places = {s.node.index: places_of(trace, s, rng, samples) for s in sites}
-    sums = {s.node.index: _Sums(full=True) for s in sites}
-    outs = {s.node.index: _Sums(full=False) for s in sites}
-    names = list(dict.fromkeys(n for s in sites for n in (s.source, s.total or s.output)))
-    inner = [name for name in names if name not in view.inputs]
-    session = Session(with_outputs(view.real, inner))
-    for feed in feeds:
-        values = {**feed, **session.run(feed, inner)}
-        for site in sites:
-            at, weight = places[site.node.index], site.weight_in(view)
-            sums[site.node.index].add(input_rows(site, values[site.source], weight, at)[0])
-            outs[site.node.index].add(output_rows(values[site.total or site.output], at))
-    return sums, {index: float(total.centred().sum()) for index, total in outs.items()}
-
-
-def _reader(view: View, site: Site, member: Member, inputs: _Sums, spread: float) -> Reader:
-    weight = site.weight_in(view)
-    matrix = weight_blocks(site, weight)[0].astype(np.float64)
-    taps = int(np.prod(weight.shape[2:]))  # 1 where the layer is no convolution
-    places = (member.positions[:, :, None] * taps + np.arange(taps)).reshape(
-        len(member.positions), -1
+def _reader(view: View, reading: _Reading, seen: Mapping[Key, tuple[Moments, float]]) -> Reader:
+    layer = reading.layer
+    if isinstance(layer, Sum):
+        weight = layer.layer.taught(view)[layer.direction].block(layer.part)[0]
+    else:
+        weight = weight_blocks(layer, layer.weight_in(view))[0]
+    inputs, spread = seen[key_of(layer)]
+    return Reader(
+        layer,
+        inputs.centred(),
+        inputs.mean,
+        weight.astype(np.float64),
+        reading.places,
+        np.full(weight.shape[1], 1 / max(spread, 1e-12)),
+        reading.own,
     )
-    return Reader(site, inputs.centred(), inputs.mean, matrix, places, max(spread, 1e-12))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.layers.cells import ACTIVATIONS, GATES, Cell, Function, Rows
+from onnxprune.layers.cells import ACTIVATIONS, GATES, Cell, Function, Part, Rows
+from onnxprune.layers.student import Student
 from onnxprune.model.view import Edge, Node, View
 from onnxprune.model.weights import is_weight, weight_of
 
-__all__ = ["Recurrence", "find_recurrences"]
+__all__ = ["Recurrence", "Sum", "find_recurrences"]
 
 Array = NDArray[np.generic]
 _DEFAULTS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
@@ -33,6 +34,11 @@ class Recurrence:
     node: Node
     functions: tuple[Function, ...]
     reads: tuple[str, ...]
+
+    @property
+    def directions(self) -> int:
+        """One or two."""
+        return _directions(self.node)
 
     @property
     def weight(self) -> Edge:
@@ -80,6 +86,34 @@ class Recurrence:
                 linear,
             )
             for number in range(len(weight))
+        ]
+
+    def held(self, student: Student) -> list[Cell] | None:
+        """Return the cells as a student has them; None where others read their weights, too."""
+        edges = (self.weight, self.recurrence)
+        weight, recurrence = map(student.read, edges)
+        if weight is None or recurrence is None or not all(map(student.owns, edges)):
+            return None
+        return self.cells(weight, recurrence, student.read(self.biases))
+
+    def hold(self, student: Student, cells: Sequence[Cell]) -> None:
+        """Give a student other cells of the same shapes."""
+        old = student.read(self.weight)
+        assert old is not None
+        weight, recurrence, biases = (
+            np.stack([getattr(cell, name) for cell in cells]).astype(old.dtype)
+            for name in ("weight", "recurrence", "biases")
+        )
+        student.write(self.weight, weight)
+        student.write(self.recurrence, recurrence)
+        student.write_bias(self.weight, self.biases, biases)
+
+    def sums(self, view: View) -> list["Sum"]:
+        """Return the parts of all directions."""
+        return [
+            Sum(self, number, part)
+            for number, cell in enumerate(self.taught(view))
+            for part in cell.parts
         ]
 
     def sequences(self, values: Mapping[str, Array], direction: int) -> Rows:
@@ -133,6 +167,27 @@ class Recurrence:
         return bool(self.node.attributes.get("layout", 0))
 
 
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One part of one direction of a recurrent layer: linear in what it reads.
+
+    Attributes
+    ----------
+    layer : Recurrence
+    direction : int
+    part : Part
+    """
+
+    layer: Recurrence
+    direction: int
+    part: Part
+
+    @property
+    def node(self) -> Node:
+        """The layer's."""
+        return self.layer.node
+
+
 def find_recurrences(view: View) -> Iterator[Recurrence]:
     """Yield the recurrent layers that can be refitted, in the order of the graph.
 
@@ -161,13 +216,17 @@ def _simple(view: View, node: Node) -> bool:
 
 def _functions(node: Node) -> tuple[Function, ...] | None:
     """Return the activations of all directions; None if one is not known."""
-    directions = 2 if node.attributes.get("direction") == b"bidirectional" else 1
+    directions = _directions(node)
     names: Sequence[str] = _DEFAULTS[node.op_type] * directions
     given = node.attributes.get("activations")
     if isinstance(given, list):
         names = [name.decode().lower() for name in given if isinstance(name, bytes)]
     known = tuple(ACTIVATIONS[name] for name in names if name in ACTIVATIONS)
     return known if len(known) == len(_DEFAULTS[node.op_type]) * directions else None
+
+
+def _directions(node: Node) -> int:
+    return 2 if node.attributes.get("direction") == b"bidirectional" else 1
 
 
 def _input(node: Node, slot: int) -> str:

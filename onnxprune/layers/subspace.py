@@ -37,8 +37,8 @@ class Subspace:
     basis : float array, shape (channels, channels)
         One direction a row: kept coordinates are ``basis[:k] @ channels``.
     errors : float array, shape (channels + 1,)
-        Local error with the last k directions gone and the readers refitted, relative to the
-        variance of the readers' outputs, summed over readers.
+        Local error with the last k directions gone and the readers refitted, by what it is worth,
+        summed over readers.
     readers : sequence of Reader
     """
 
@@ -71,6 +71,8 @@ def is_linear(view: View, coupling: Coupling, group: Group, sites: Sequence[Site
     edges = {s.weight for s in made} | biases
     contracts = coupling.contracts
     readers = {node for m in group.members for node, _ in contracts.get(m.axis, ())}
+    if not readers <= {s.node.index for s in sites}:
+        return False
     whole = np.arange(group.size)[:, None]
     for member in group.members:
         value = member.axis.value
@@ -118,12 +120,14 @@ def subspace(readers: Sequence[Reader]) -> Subspace:
     Subspace
     """
     moments = [_channel_moments(reader) for reader in readers]
-    heard = [np.einsum("cto,dto->cd", w, w) for r in readers for w in [r.weight[r.places]]]
+    heard = [
+        np.einsum("cto,dto,o->cd", w, w, r.worth) for r in readers for w in [r.weight[r.places]]
+    ]
     size = len(moments[0])
     signal, total = np.zeros((size, size)), np.zeros((size, size))
-    for reader, g, v in zip(readers, moments, heard, strict=True):
+    for g, v in zip(moments, heard, strict=True):
         level = max(float(np.trace(g)), 1e-12)
-        signal += g @ v @ g / (reader.spread * level)
+        signal += g @ v @ g / level
         total += g / level
     total += _RIDGE * np.trace(total) / size * np.eye(size)
     _, vectors = linalg.eigh(signal, total)
@@ -132,10 +136,9 @@ def subspace(readers: Sequence[Reader]) -> Subspace:
     lost = np.zeros(len(counts))
     for reader, g, v in zip(readers, moments, heard, strict=True):
         # Taps of a kernel are taken as uncorrelated; what that misses is the same at every width.
-        exact = float((reader.weight * (reader.moments @ reader.weight)).sum())
+        exact = float(((reader.weight * (reader.moments @ reader.weight)) @ reader.worth).sum())
         rough = max(float((g * v).sum()), 1e-30)
-        scale = exact / rough / reader.spread
-        lost += scale * np.array([_lost(basis[: size - n], g, v) for n in counts])
+        lost += exact / rough * np.array([_lost(basis[: size - n], g, v) for n in counts])
     errors = np.maximum.accumulate(np.interp(np.arange(size + 1), counts, lost))
     return Subspace(basis, errors - errors[0], readers)
 

@@ -26,7 +26,7 @@ from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
 
-__all__ = ["Recovered", "Way", "enough", "plain", "recover", "recover_again"]
+__all__ = ["Recovered", "Way", "enough", "fitting", "plain", "recover", "recover_again"]
 
 _BATCH = 32
 _FOLDS = 4
@@ -108,7 +108,7 @@ def recover(
         return plain(proven)
     judge = _Judge(found, proven.keeps, list(found.samples.feeds(splits.select, _BATCH)))
     before = judge.error(proven.model)
-    sweeps = _Sweeps(found, proven, _feeds(found, splits.fit, seed), seed, progress)
+    sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
     untouched = Recovered(proven.model, before=before, after=before)
     if turns := sweeps.turns():
@@ -147,7 +147,7 @@ def recover_again(
     if chosen.way is None or splits.shared:
         return chosen
     both = np.union1d(splits.fit, splits.select)
-    sweeps = _Sweeps(found, proven, _feeds(found, both, seed), seed, progress)
+    sweeps = _Sweeps(found, proven, fitting(found, both, seed), seed, progress)
     turns = sweeps.turns() if chosen.way.turned else []
     done = sweeps.start(turns)
     for number in range(chosen.way.sweeps):
@@ -155,8 +155,8 @@ def recover_again(
     return replace(done, before=chosen.before, after=chosen.after, way=chosen.way)
 
 
-def _feeds(found: Analysis, indices: NDArray[np.int64], seed: int) -> list[Feeds]:
-    """Return samples to fit on, fewer where each takes long."""
+def fitting(found: Analysis, indices: NDArray[np.int64], seed: int) -> list[Feeds]:
+    """Return samples to fit on in batches, fewer samples where each takes long."""
     indices = affordable(indices, found.costs.total.macs, seed)
     # Every fold of the cross-validation needs samples of its own.
     return list(found.samples.feeds(indices, min(_BATCH, len(indices) // _FOLDS)))

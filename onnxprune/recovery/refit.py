@@ -6,7 +6,7 @@ skip, towards the original's sum less the cut model's skip, so that each block c
 that the stream has gathered.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,6 +167,7 @@ def refit(
     *,
     seed: int,
     progress: Progress,
+    only: Collection[int] | None = None,
 ) -> Refit:
     """Refit every layer of a cut model to the original, in the order of the graph.
 
@@ -184,6 +185,8 @@ def refit(
     seed : int
         Of the positions that are looked at.
     progress : Progress
+    only : collection of int, optional
+        Nodes whose layers are refitted; all by default.
 
     Returns
     -------
@@ -191,9 +194,10 @@ def refit(
     """
     edited = Student(student, [narrow(feed, keeps) for feed in feeds], view.base)
     sweep = _Sweep(view, trace, edited, keeps, turns)
-    sites = list(find_sites(view, trace, collected))
-    layers: list[Site | Recurrence] = [*sites, *find_recurrences(view)]
+    layers: list[Site | Recurrence] = [*find_sites(view, trace, collected), *find_recurrences(view)]
+    layers = [layer for layer in layers if only is None or layer.node.index in only]
     layers.sort(key=lambda layer: layer.node.index)
+    sites = [layer for layer in layers if isinstance(layer, Site)]
     if not layers:
         return Refit(edited.model, (), ())
     rng = np.random.default_rng(seed)

@@ -54,13 +54,9 @@ def follow(
     taught : sequence of Feeds
         What the layer reads in the original.
     """
-    edges = (layer.weight, layer.recurrence, layer.biases)
-    old = [student.read(edge) for edge in edges]
-    if old[0] is None or old[1] is None or not all(student.owns(edge) for edge in edges[:2]):
+    cells = layer.held(student)
+    if cells is None or cells[0].weight.shape[1] + cells[0].units > _WIDEST:
         return
-    if old[0].shape[2] + old[1].shape[2] > _WIDEST:
-        return
-    cells = layer.cells(old[0], old[1], old[2])
     reads = [name for name in layer.reads if name in student.inputs(layer.node.index)]
     pairs = list(zip(taught, student.values(reads, settled=reads), strict=True))
     kept = _kept(view, layer, keeps, len(cells))
@@ -68,15 +64,8 @@ def follow(
         _fitted(cell, list(_lessons(view, layer, student, pairs, number, kept[number])))
         for number, cell in enumerate(cells)
     ]
-    if all(new is cell for new, cell in zip(fitted, cells, strict=True)):
-        return
-    weight, recurrence, biases = (
-        np.stack([getattr(cell, name) for cell in fitted]).astype(old[0].dtype)
-        for name in ("weight", "recurrence", "biases")
-    )
-    student.write(layer.weight, weight)
-    student.write(layer.recurrence, recurrence)
-    student.write_bias(layer.weight, layer.biases, biases)
+    if any(new is not cell for new, cell in zip(fitted, cells, strict=True)):
+        layer.hold(student, fitted)
 
 
 def _kept(view: View, layer: Recurrence, keeps: Keeps, directions: int) -> NDArray[np.bool_]:

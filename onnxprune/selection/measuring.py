@@ -1,11 +1,12 @@
 """Which method measures which groups, on how many samples, and what is known already."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxprune import __version__
@@ -14,8 +15,12 @@ from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, affordable
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
-from onnxprune.progress import Progress
-from onnxprune.recovery.recover import enough
+from onnxprune.progress import Progress, Silent
+from onnxprune.recovery.recover import enough, fitting
+from onnxprune.recovery.refit import refit
+from onnxprune.rewrite.cut import cut
+from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
@@ -55,8 +60,8 @@ def measure_groups(
         if refitted:
             then = "are refitted after the cut" if options.recover else "are what was asked for"
             reasons.append(
-                f"{counted(len(refitted), 'group')} by reconstruction: only linear layers read "
-                f"them, and these {then}"
+                f"{counted(len(refitted), 'group')} by reconstruction: only linear and recurrent "
+                f"layers read them, and these {then}"
             )
         left = [g for g in left if g.name not in refitted]
     if left:
@@ -147,7 +152,7 @@ class Task:
             self.store.save(next(g for g in self.groups if g.name == name), found)
 
     def narrowed(self, groups: Sequence[Group]) -> dict[str, GroupSensitivity]:
-        """Measure by reconstruction the groups that only linear layers read."""
+        """Measure by reconstruction the groups that only linear and recurrent layers read."""
         macs, seed = self.found.costs.total.macs, self.options.seed
         fit = affordable(self.splits.fit, macs, seed)
         seen = measure_narrowed(
@@ -159,10 +164,28 @@ class Task:
             outputs=self.outputs,
             seed=self.options.seed,
             progress=self.progress,
+            refitted=self._refitted if self.options.recover and enough(self.splits) else None,
         )
         for name, group in seen.items():
             self._keep(name, group)
         return seen
+
+    def _refitted(
+        self, group: Group, gone: NDArray[np.int64], nodes: Collection[int]
+    ) -> onnx.ModelProto | None:
+        """Cut channels of one group, and refit some layers."""
+        found, progress = self.found, Silent()
+        keeps = keep_masks([(group, gone)], found.coupling.collected.sizes)
+        try:
+            model = cut(found.view, found.coupling, found.traces, keeps)
+        except UnrepresentableError:
+            return None
+        seed = self.options.seed
+        feeds = fitting(found, self.splits.fit, seed)
+        return refit(
+            found.view, found.traces[0], found.coupling.collected, model, keeps, feeds,
+            seed=seed, progress=progress, only=nodes,
+        ).model  # fmt: skip
 
     def rest(self, groups: Sequence[Group]) -> tuple[Sensitivity, str]:
         """Perturb, or sketch by gradients what cannot be perturbed in time; also say why."""

@@ -3,16 +3,19 @@
 A local error says how well a group's readers can do without some channels, not what that does to
 the output. So the readers of the whole model are given the weights that make up for the loss, at a
 few widths, and the output is looked at; between these widths the local curve tells the shape.
+Errors of recurrent layers feed back, and the layers behind make up for much of them: where such a
+layer reads the group it is really cut, and the layers concerned are refitted as they will be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.layers.readers import Reader, collect_readers, dense_sites
+from onnxprune.layers.readers import Reader, dense_sites
+from onnxprune.layers.recurrent import Sum
 from onnxprune.layers.rows import weight_of
 from onnxprune.layers.student import Student
 from onnxprune.layers.subspace import is_linear, subspace
@@ -24,14 +27,20 @@ from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.reconstruction import eliminate
+from onnxprune.sensitivity.reconstruction import Elimination, eliminate
 from onnxprune.sensitivity.values import GroupSensitivity
+from onnxprune.sensitivity.weighed import weighed_readers
 
-__all__ = ["measure_narrowed"]
+__all__ = ["Refitted", "measure_narrowed"]
 
 Array = NDArray[np.float64]
 _LEVELS = (0.02, 0.06, 0.2)  # local errors at which the output is looked at
+_SHARES = (0.25, 0.5, 0.75)  # of a group read by recurrent layers that are cut to look at it
 _LEAST = 1e-9  # relative error that counts as none
+
+
+Refitted = Callable[[Group, NDArray[np.int64], Collection[int]], onnx.ModelProto | None]
+"""Cuts channels of a group and refits the layers of some nodes; None where that is impossible."""
 
 
 class _Narrowing(Protocol):
@@ -56,8 +65,9 @@ def measure_narrowed(
     outputs: Sequence[str],
     seed: int,
     progress: Progress,
+    refitted: Refitted | None = None,
 ) -> dict[str, GroupSensitivity]:
-    """Order by reconstruction the groups that only linear layers read, and measure their curves.
+    """Order by reconstruction the groups that only linear and recurrent layers read, with curves.
 
     Parameters
     ----------
@@ -71,25 +81,34 @@ def measure_narrowed(
     seed : int
         Of the output positions that are looked at.
     progress : Progress
+    refitted : function, optional
+        How groups that recurrent layers read are narrowed; as all others without it.
 
     Returns
     -------
     dict of group name to GroupSensitivity
-        Groups with other readers are left out.
+        Groups with other readers, and with readers whose weights are not to be changed, are
+        left out.
     """
-    readers = collect_readers(view, trace, coupling, groups, batches.fit, seed=seed)
-    if not readers:
+    readers = weighed_readers(
+        view, trace, coupling, groups, batches.fit, outputs=outputs, seed=seed
+    )
+    student = Student(view.model, (), view.base)
+    ready = [g for g in groups if all(_mutable(student, r) for r in readers.get(g.name, [None]))]
+    if not ready:
         return {}
     sites = dense_sites(view, trace, coupling)
     whole = _Whole(view, batches.select, outputs)
-    ready = [group for group in groups if group.name in readers]
     found = {}
     for group in progress.track(ready, len(ready), "groups"):
         eliminated = eliminate(readers[group.name], group.blocks)
         narrowing: _Narrowing = eliminated
         if is_linear(view, coupling, group, sites):
             narrowing = subspace(readers[group.name])
-        errors = np.maximum.accumulate(whole.curve(narrowing, group.step))
+        measured = _measured(whole, group, eliminated, refitted)
+        if measured is None:
+            measured = whole.levels(narrowing, group.step)
+        errors = np.maximum.accumulate(_between(narrowing.errors, measured))
         scores = np.empty(group.size)
         scores[eliminated.order] = np.diff(errors)
         widths = np.arange(group.size, 0, -1)
@@ -97,6 +116,30 @@ def measure_narrowed(
             eliminated.order, scores, widths, errors[:-1], "reconstruction"
         )
     return found
+
+
+def _measured(
+    whole: "_Whole", group: Group, eliminated: Elimination, refitted: Refitted | None
+) -> dict[int, float] | None:
+    """Return the output's error with so many channels gone, where recurrent layers read them."""
+    nodes = {reader.site.node.index for reader in eliminated.readers}
+    if refitted is None or not any(isinstance(r.site, Sum) for r in eliminated.readers):
+        return None
+    found = {}
+    for share in _SHARES:
+        gone = max(int(share * group.size) // group.step, 1) * group.step
+        model = refitted(group, eliminated.order[:gone], nodes) if gone < group.size else None
+        if model is not None:
+            found[gone] = whole.error(model)
+    return found or None
+
+
+def _between(local: Array, measured: Mapping[int, float]) -> Array:
+    """Return errors at all widths: the local ones, brought to the scale of those measured."""
+    floor, counts = np.maximum(local, _LEAST), np.array(sorted(measured))
+    ratios = [max(measured[n] / floor[n], _LEAST) for n in counts.tolist()]
+    scale = np.interp(np.log(floor), np.log(floor[counts]), np.log(ratios))
+    return np.asarray(np.where(local > _LEAST, np.exp(scale) * local, 0.0))
 
 
 class _Whole:
@@ -107,17 +150,13 @@ class _Whole:
         session = Session(with_outputs(view.real, outputs))
         self.change = OutputChange([session.run(feed, outputs) for feed in feeds])
 
-    def curve(self, narrowing: _Narrowing, step: int) -> Array:
-        """Return the output's error with 0, 1, ... channels gone: measured, or between such."""
+    def levels(self, narrowing: _Narrowing, step: int) -> dict[int, float]:
+        """Return the output's error at a few widths, by channels gone."""
         local = np.maximum(narrowing.errors, _LEAST)
         counts = -(-np.searchsorted(local, _LEVELS) // step) * step  # as many of each block
         counts = np.unique(np.clip(counts, step, len(local) - 1 - step))
         known = self.crossing(narrowing.readers)
-        ratios = [self.error(narrowing, int(n), known) / local[n] for n in counts]
-        scale = np.interp(np.log(local), np.log(local[counts]), np.log(np.maximum(ratios, _LEAST)))
-        return np.asarray(
-            np.where(narrowing.errors > _LEAST, np.exp(scale) * narrowing.errors, 0.0)
-        )
+        return {int(n): self.error(self.exchanged(narrowing, int(n)), known) for n in counts}
 
     def crossing(self, readers: Sequence[Reader]) -> list[Feeds]:
         """Return what enters the part of the model that the readers change, feed by feed."""
@@ -128,29 +167,55 @@ class _Whole:
         session = Session(with_outputs(self.view.real, names)) if names else None
         return [session.run(feed, names) if session else {} for feed in self.feeds]
 
-    def error(self, narrowing: _Narrowing, gone: int, known: Sequence[Feeds]) -> float:
-        """Return the relative squared output error with the readers refitted to a width."""
+    def exchanged(self, narrowing: _Narrowing, gone: int) -> onnx.ModelProto:
+        """Return the model with the readers refitted to a width."""
         student = Student(self.view.model, (), self.view.base)
         for reader in narrowing.readers:
             _exchange(student, reader, narrowing.stand_in(reader, gone))
-        model = with_outputs(upcast(student.model), self.outputs, known[0])
+        return student.model
+
+    def error(self, given: onnx.ModelProto, known: Sequence[Feeds] | None = None) -> float:
+        """Return the relative squared output error of a model; some of its values are known."""
+        known = [{}] * len(self.feeds) if known is None else known
+        model = with_outputs(upcast(given), self.outputs, known[0])
         session, read = Session(model), {value.name for value in model.graph.input}
         total = 0.0
         for number, (feed, inner) in enumerate(zip(self.feeds, known, strict=True)):
-            given = {name: array for name, array in {**feed, **inner}.items() if name in read}
-            vector = self.change.vector(number, session.run(given, self.outputs))
+            values = {name: array for name, array in {**feed, **inner}.items() if name in read}
+            vector = self.change.vector(number, session.run(values, self.outputs))
             total += float((vector.astype(np.float64) ** 2).sum())
         return total
 
 
+def _mutable(student: Student, reader: Reader | None) -> bool:
+    """Whether a reader can be given another weight."""
+    if reader is None:
+        return False
+    if isinstance(reader.site, Sum):
+        return reader.site.layer.held(student) is not None
+    return student.read(reader.site.weight) is not None
+
+
 def _exchange(student: Student, reader: Reader, weight: Array) -> None:
     """Give a layer another weight, and the bias that keeps its mean output."""
-    site, old = reader.site, student.read(reader.site.weight)
-    if old is None:
+    site, shift = reader.site, (reader.weight - weight).T @ reader.mean
+    if isinstance(site, Sum):
+        _exchange_sum(student, site, weight, shift)
         return
+    old = student.read(site.weight)
+    assert old is not None
     student.write(site.weight, weight_of(site, weight[None], old.shape).astype(old.dtype))
     if site.bias is not None:
-        bias = student.read(site.bias)
-        shift = ((reader.weight - weight).T @ reader.mean).astype(old.dtype)
-        moved = shift if bias is None else np.add(bias.reshape(-1), shift)
+        bias, moved = student.read(site.bias), shift.astype(old.dtype)
+        moved = moved if bias is None else np.add(bias.reshape(-1), moved)
         student.write_bias(site.weight, site.bias, moved)
+
+
+def _exchange_sum(student: Student, found: Sum, weight: Array, shift: Array) -> None:
+    layer = found.layer
+    cells = layer.held(student)
+    assert cells is not None
+    cell = cells[found.direction]
+    bias = cell.block(found.part)[1] + shift.astype(np.float32)
+    cells[found.direction] = cell.with_block(found.part, weight, bias)
+    layer.hold(student, cells)

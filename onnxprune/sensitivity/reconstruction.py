@@ -33,8 +33,8 @@ class Elimination:
     order : int array, shape (channels,)
         The first to go first.
     errors : float array, shape (channels + 1,)
-        Local error with the first k gone and the readers refitted, relative to the variance of
-        the readers' outputs, summed over readers.
+        Local error with the first k gone and the readers refitted, by what it is worth, summed
+        over readers.
     readers : sequence of Reader
     """
 
@@ -45,7 +45,7 @@ class Elimination:
     def stand_in(self, reader: Reader, gone: int) -> Array:
         """Return a reader's weight (D, O) with the first channels gone and the rest refitted."""
         lost = np.zeros(len(reader.weight), bool)
-        lost[reader.places[self.order[:gone]].ravel()] = True
+        lost[reader.inputs(self.order[:gone])] = True
         inner = reader.moments[np.ix_(~lost, ~lost)] + _damping(reader) * np.eye((~lost).sum())
         found = reader.weight.copy()
         found[lost] = 0.0
@@ -110,20 +110,29 @@ class _State:
         self.weight = reader.weight.copy()
 
     def scores(self, channels: NDArray[np.int64]) -> Array:
+        costs = np.zeros(len(channels))
+        heard = np.flatnonzero(self.reader.places[channels, 0] >= 0)
+        channels = channels[heard]
         places = self.reader.places[channels]
         weights = self.weight[places]
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
-        solved = np.linalg.solve(blocks, weights)
+        losses = (weights * np.linalg.solve(blocks, weights)).sum(axis=1) * self.reader.worth
+        if self.reader.own is not None:  # what goes with a channel need not do without it
+            losses[np.arange(len(channels))[:, None], self.reader.own[channels]] = 0.0
         # Rounding may leave a channel that cannot go any cheaper than for nothing.
-        costs: Array = (weights * solved).sum(axis=(1, 2)) / self.reader.spread
-        return np.asarray(np.maximum(costs, 0.0))
+        costs[heard] = np.maximum(losses.sum(axis=1), 0.0)
+        return costs
 
     def remove(self, channel: int) -> float:
         at = self.reader.places[channel]
+        if at[0] < 0:
+            return 0.0
+        if self.reader.own is not None:
+            self.weight[:, self.reader.own[channel]] = 0.0
         block = self.inverse[np.ix_(at, at)]
         weights = self.weight[at]
         solved = np.linalg.solve(block, weights)
-        cost = float((weights * solved).sum() / self.reader.spread)
+        cost = float(((weights * solved) @ self.reader.worth).sum())
         column = self.inverse[:, at]
         self.weight -= column @ solved
         self.inverse -= column @ np.linalg.solve(block, column.T)

@@ -1,4 +1,4 @@
-"""Which groups only linear layers read, and what is collected of these."""
+"""Which groups only linear and recurrent layers read, and what is collected of these."""
 
 import numpy as np
 

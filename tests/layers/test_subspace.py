@@ -11,7 +11,8 @@ from tests import nets
 
 def reader(x, weight, spread=1.0):
     places = np.arange(len(weight))[:, None]
-    return Reader(None, np.cov(x.T, bias=True), x.mean(axis=0), weight, places, spread)
+    worth = np.full(weight.shape[1], 1 / spread)
+    return Reader(None, np.cov(x.T, bias=True), x.mean(axis=0), weight, places, worth)
 
 
 def low_rank(rng, rank=3, size=8, n=500):
@@ -46,7 +47,7 @@ def test_the_error_is_that_of_the_stand_in():
         lost = 0.0
         for r in readers:
             change = r.weight - found.stand_in(r, gone)
-            lost += (change * (r.moments @ change)).sum() / r.spread
+            lost += (change * (r.moments @ change)).sum() * r.worth[0]
         assert found.errors[gone] == pytest.approx(lost, rel=1e-3)
 
 

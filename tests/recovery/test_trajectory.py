@@ -24,7 +24,7 @@ KINDS = {
 }
 
 
-def copied(kind):
+def copied(kind, steps=STEPS):
     """Build a layer whose last unit does what its first does, in each direction."""
     op_type, gates, directions, attributes = KINDS[kind]
     rng = np.random.default_rng(1)
@@ -42,7 +42,7 @@ def copied(kind):
     y = net.op(op_type, turned, *weights, hidden_size=UNITS, **attributes)
     flat = net.op("Reshape", net.op("Transpose", y, perm=[2, 0, 1, 3]), net.const([0, 0, -1]))
     logits = net.linear(flat, directions * UNITS, 4)
-    return net.model({"x": ("N", STEPS, INPUTS)}, logits)
+    return net.model({"x": ("N", steps, INPUTS)}, logits)
 
 
 def outputs(model, feed):

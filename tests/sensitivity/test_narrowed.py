@@ -12,6 +12,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.narrowed import measure_narrowed
 from tests import nets
+from tests.recovery.test_trajectory import INPUTS, KINDS, STEPS, UNITS, copied
 
 
 def measured(name, samples=160, fit=80):
@@ -94,6 +95,65 @@ def narrowed_by_hand(found, batches, group, gone):
             moved = numpy_helper.to_array(tensor) + shift.reshape(1, -1)
             tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
     return model
+
+
+def recurrent(model, tmp_path):
+    found = nets.look(model, tmp_path)
+    rng = np.random.default_rng(5)
+    feeds = [{"x": rng.standard_normal((32, STEPS, INPUTS)).astype(np.float32)} for _ in range(6)]
+    outputs = float_frontier(found.view, found.traces[0])
+    groups = found.coupling.groups
+    return groups, measure_narrowed(
+        found.view, found.traces[0], found.coupling, groups, Batches(feeds[:4], feeds[4:]),
+        outputs=outputs, seed=0, progress=Silent(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_of_a_recurrent_unit_goes_first_and_for_nothing(kind, tmp_path):
+    (group,), curves = recurrent(copied(kind), tmp_path)
+    curve = curves[group.name]
+    twins = {0, UNITS - 1}
+    first = curve.order[: group.step]
+    assert all(int(unit) % UNITS in twins for unit in first)
+    assert sorted(int(unit) // UNITS for unit in first) == list(range(group.step))
+    assert sorted(curve.order.tolist()) == list(range(group.size))
+    assert curve.errors[group.step] < 0.05 * curve.errors[group.size // 2]
+    assert (np.diff(curve.errors) >= 0).all()
+
+
+def test_layers_on_top_of_each_other_are_read_by_both(tmp_path):
+    """The first layer's units go into its own recurrence and into the next layer."""
+    groups, curves = recurrent(stacked(), tmp_path)
+    assert len(groups) == 2
+    assert curves.keys() == {group.name for group in groups}
+
+
+def stacked():
+    net, rng = nets.Net(2), np.random.default_rng(1)
+
+    def layer(x, inputs):
+        shapes = ((4 * UNITS, inputs), (4 * UNITS, UNITS), (8 * UNITS,))
+        tables = [net.const(rng.standard_normal((1, *s)).astype(np.float32) / 3) for s in shapes]
+        y = net.op("LSTM", x, *tables, hidden_size=UNITS)
+        return net.op("Squeeze", y, net.const([1]))
+
+    top = layer(layer(net.op("Transpose", "x", perm=[1, 0, 2]), INPUTS), UNITS)
+    return net.model({"x": ("N", STEPS, INPUTS)}, net.linear(top, UNITS, 4))
+
+
+def test_weights_that_others_read_are_no_evidence(tmp_path):
+    """Not to be exchanged, they would show no error at all."""
+    model = copied("rnn")
+    layer = next(n for n in model.graph.node if n.op_type == "RNN")
+    twin = onnx.helper.make_node("RNN", layer.input, ["other"], "twin", hidden_size=UNITS)
+    place = list(model.graph.node).index(layer)
+    model.graph.node.insert(place + 1, twin)
+    transposed = next(n for n in model.graph.node if layer.output[0] in n.input)
+    both = onnx.helper.make_node("Add", [layer.output[0], "other"], ["both"])
+    transposed.input[0] = "both"
+    model.graph.node.insert(place + 2, both)
+    assert recurrent(model, tmp_path)[1] == {}
 
 
 def test_groups_with_other_readers_are_left_out():

@@ -18,7 +18,8 @@ def reader(rng, channels=6, taps=2, outputs=3, rows=400):
 
 def made(x, weight, taps=1, spread=1.0):
     places = np.arange(len(weight)).reshape(-1, taps)
-    return Reader(None, x.T @ x / len(x), np.zeros(len(weight)), weight, places, spread)
+    worth = np.full(weight.shape[1], 1 / spread)
+    return Reader(None, x.T @ x / len(x), np.zeros(len(weight)), weight, places, worth)
 
 
 def refitted_error(r, gone):
@@ -30,7 +31,7 @@ def refitted_error(r, gone):
     full = np.zeros_like(r.weight)
     full[left] = weight
     change = r.weight - full
-    return (change * (damped @ change)).sum() / r.spread
+    return (change * (damped @ change)).sum() * r.worth[0]
 
 
 def test_errors_are_those_of_least_squares():

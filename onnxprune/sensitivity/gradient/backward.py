@@ -7,7 +7,7 @@ operator averages or normalizes.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, norme
 from onnxprune.sensitivity.gradient.samples import sample_axes
 from onnxprune.sensitivity.gradient.tape import Tape, UnsupportedError
 
-__all__ = ["Backward", "Exit", "cotangent_name", "differentiate"]
+__all__ = ["Backward", "Edge", "Exit", "cotangent_name", "differentiate"]
 
 Edge = tuple[int, int]  # (node, slot)
 
@@ -55,10 +55,13 @@ class Backward:
     exits : mapping of Axis to tuple of Exit
     missing : mapping of group name to str
         Groups that some operator without a rule cuts off from the outputs, and which one.
+    slopes : mapping of (node, slot) or value to str
+        Derivatives at what was watched.
     """
 
     exits: Mapping[Axis, tuple[Exit, ...]]
     missing: Mapping[str, str]
+    slopes: Mapping[Edge | str, str]
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -72,7 +75,11 @@ def cotangent_name(output: str) -> str:
 
 
 def differentiate(
-    tape: Tape, coupling: Coupling, groups: Sequence[Group], outputs: Sequence[str]
+    tape: Tape,
+    coupling: Coupling,
+    groups: Sequence[Group],
+    outputs: Sequence[str],
+    watched: Collection[Edge | str] = (),
 ) -> Backward:
     """Write the reverse-mode derivative of outputs at the exits of groups.
 
@@ -84,12 +91,14 @@ def differentiate(
     groups : sequence of Group
     outputs : sequence of str
         Values of the view whose change counts.
+    watched : collection of (node, slot) or str
+        What rules yield for constant slots, and computed values, whose derivatives are wanted.
 
     Returns
     -------
     Backward
     """
-    walk = _Walk(tape, coupling)
+    walk = _Walk(tape, coupling, watched)
     for axis in dict.fromkeys(m.axis for g in groups for m in g.members):
         for index, contract in coupling.contracts.get(axis, ()):
             walk.contracts[index].append(contract)
@@ -97,13 +106,16 @@ def differentiate(
     missing = {g.name: why for g in groups if (why := walk.missing(g)) is not None}
     kept = [g for g in groups if g.name not in missing]
     axes = dict.fromkeys(m.axis for g in kept for m in g.members)
-    return Backward({axis: exits for axis in axes if (exits := walk.exits(axis))}, missing)
+    exits = {axis: found for axis in axes if (found := walk.exits(axis))}
+    return Backward(exits, missing, walk.watching)
 
 
 @dataclass
 class _Walk:
     tape: Tape
     coupling: Coupling
+    watched: Collection[Edge | str]
+    watching: dict[Edge | str, str] = field(default_factory=dict)
     contracts: dict[int, list[Contract]] = field(default_factory=lambda: defaultdict(list))
     edges: dict[Edge, str] = field(default_factory=dict)
     norms: dict[int, str] = field(default_factory=dict)
@@ -147,6 +159,9 @@ class _Walk:
         why = next((self.blocked[o] for o in node.outputs if o in self.blocked), None)
         if why is None and not any(terms):
             return
+        for output, found in zip(node.outputs, terms, strict=True):
+            if why is None and found and output in self.watched:
+                self.watching[output] = self.tape.total(found)
         self.reached.add(node.index)
         slots = {s for s, v in enumerate(node.inputs) if v in depends and self._smooth(v)}
         slots |= {c.slot for c in self.contracts.get(node.index, ())}
@@ -179,6 +194,7 @@ class _Walk:
         for slot in call.slots:
             if not call.op.x(slot).constant:
                 self.slopes[node.inputs[slot]].append(found[slot])
+        self.watching |= {e: v for s, v in found.items() if (e := (node.index, s)) in self.watched}
         for contract in self.contracts.get(node.index, ()):
             self.edges[node.index, contract.slot] = found[contract.slot]
             if contract.how == "norm":

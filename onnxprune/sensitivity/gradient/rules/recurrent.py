@@ -2,7 +2,8 @@
 
 Gates are worked out again from the states, for all steps at once; only what hangs together from
 step to step runs in a Scan. For the exits in the recurrence (column i of R) the change is what
-unit i's state adds there, per sample.
+unit i's state adds there, per sample. For the biases it is the derivative of every gate's sum at
+every step, before any summing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from onnxprune.sensitivity.gradient.tape import Tape, UnsupportedError
 Gradients = Iterator[tuple[int, str]]
 Array = NDArray[np.float64]
 _INITIAL = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
+SUMS = 3  # slot of the biases
 _USUAL = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
 
 
@@ -54,24 +56,26 @@ class Way:
 @vjp("LSTM", "GRU", "RNN")
 def recurrent(tape: Tape, call: Call) -> Gradients:
     """Back through time in every direction."""
-    _usual(call.op)
+    _usual(call.op, call.slots)
     steps = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}[call.op.op_type]
-    inputs, recurred, states = [], [], []
+    inputs, recurred, states, sums = [], [], [], []
     for way in _ways(tape, call):
-        pushes, back, last = steps(tape, call, way)
+        pushes, beside, back, last = steps(tape, call, way)
         inputs.append(tape.op("MatMul", pushes, tape.const(way.w)))
+        sums += [pushes, beside]
         product = tape.op("Mul", back, way.before)
         recurred.append(tape.reduce("ReduceSum", product, [0], keepdims=False))
         states.append(last)
     yield 0, tape.total(inputs)
     yield 2, tape.op("Concat", *recurred, axis=1)  # one direction after the other
+    yield SUMS, tape.op("Concat", *sums, axis=2)  # as the biases lie
     for place, slot in enumerate(_INITIAL[call.op.op_type]):
         if slot in call.slots:
             parts = [tape.op("Unsqueeze", s[place], tape.const(np.array([0]))) for s in states]
             yield slot, tape.op("Concat", *parts, axis=0)
 
 
-def _usual(op: Op) -> None:
+def _usual(op: Op, slots: frozenset[int]) -> None:
     """Refuse what these derivatives do not cover."""
     directions = 2 if op.attributes.get("direction") == b"bidirectional" else 1
     given = op.attributes.get("activations")
@@ -80,6 +84,8 @@ def _usual(op: Op) -> None:
         raise UnsupportedError("its activations are not the usual ones")
     if op.attributes.get("clip") or op.flag("layout") or op.flag("input_forget"):
         raise UnsupportedError("clip, layout or input_forget is set")
+    if SUMS in slots:
+        raise UnsupportedError("its biases are computed")
     if op.optional(4) is not None or op.optional(7) is not None:
         raise UnsupportedError("it has sequence lengths or peepholes")
 
@@ -185,7 +191,9 @@ def _given(tape: Tape, call: Call, way: Way) -> tuple[str, str, str | None]:
     return every, final, flat if cell[0] is None else _pick(tape, cell[0], way.number, axis=0)
 
 
-Result = tuple[str, str, Sequence[str]]
+# What reaches the gates' sums beside the input, and beside the state; the derivatives of the state
+# before every step, and of the states to begin with.
+Result = tuple[str, str, str, Sequence[str]]
 
 
 def _lstm(tape: Tape, call: Call, way: Way) -> Result:
@@ -224,7 +232,7 @@ def _lstm(tape: Tape, call: Call, way: Way) -> Result:
         tape, lines, {"dh": final, "dc": last}, reads, ("push", "back"), {"r": way.r},
         late=True, reverse=not way.backwards,
     )  # fmt: skip
-    return push, back, (dh, dc)
+    return push, push, back, (dh, dc)
 
 
 def _cells(tape: Tape, call: Call, way: Way, f: str, add: str) -> tuple[str, str]:
@@ -286,7 +294,15 @@ def _gru(tape: Tape, call: Call, way: Way) -> Result:
         {name: array for name, array in weights.items() if name in used},
         late=True, reverse=not way.backwards,
     )  # fmt: skip
-    return push, back, (dh,)
+    return push, _let_through(tape, push, r, units) if before else push, back, (dh,)
+
+
+def _let_through(tape: Tape, push: str, r: str, units: int) -> str:
+    """Return what reaches the state's share of the sums where the reset gate stands behind it."""
+    limits = [tape.const(np.array([v])) for v in (0, 2 * units, 3 * units, 2)]
+    gates = tape.op("Slice", push, limits[0], limits[1], limits[3])
+    hidden = tape.op("Slice", push, limits[1], limits[2], limits[3])
+    return tape.op("Concat", gates, tape.op("Mul", hidden, r), axis=2)
 
 
 _GRU_BEFORE = [
@@ -318,7 +334,7 @@ def _rnn(tape: Tape, call: Call, way: Way) -> Result:
         tape, lines, {"dh": final}, {"slope": _curve(tape, way.made), "dy": every},
         ("push", "back"), {"w": way.r}, late=True, reverse=not way.backwards,
     )  # fmt: skip
-    return push, back, (dh,)
+    return push, push, back, (dh,)
 
 
 def _scan(
