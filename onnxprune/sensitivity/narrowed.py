@@ -105,9 +105,7 @@ def measure_narrowed(
         narrowing: _Narrowing = eliminated
         if is_linear(view, coupling, group, sites):
             narrowing = subspace(readers[group.name])
-        measured = _measured(whole, group, eliminated, refitted)
-        if measured is None:
-            measured = whole.levels(narrowing, group.step)
+        measured = _cut(whole, group, eliminated, refitted) or whole.levels(narrowing, group.step)
         errors = np.maximum.accumulate(_between(narrowing.errors, measured))
         scores = np.empty(group.size)
         scores[eliminated.order] = np.diff(errors)
@@ -118,20 +116,20 @@ def measure_narrowed(
     return found
 
 
-def _measured(
+def _cut(
     whole: "_Whole", group: Group, eliminated: Elimination, refitted: Refitted | None
-) -> dict[int, float] | None:
-    """Return the output's error with so many channels gone, where recurrent layers read them."""
+) -> dict[int, float]:
+    """Return the output's error by channels gone; nothing unless recurrent layers read them."""
     nodes = {reader.site.node.index for reader in eliminated.readers}
     if refitted is None or not any(isinstance(r.site, Sum) for r in eliminated.readers):
-        return None
+        return {}
     found = {}
     for share in _SHARES:
         gone = max(int(share * group.size) // group.step, 1) * group.step
         model = refitted(group, eliminated.order[:gone], nodes) if gone < group.size else None
         if model is not None:
             found[gone] = whole.error(model)
-    return found or None
+    return found
 
 
 def _between(local: Array, measured: Mapping[int, float]) -> Array:
