@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
