@@ -53,6 +53,23 @@ def linear_net():
     return net.model(nets.IMAGES, net.op("Gemm", flat, net.weight(11 * 9, 4), net.weight(4)))
 
 
+def group_norm_net(way):
+    """GroupNormalization as it is, or written with one channel per group."""
+    net = nets.Net(opset=21)
+    x = net.conv("x", 3, 8)
+    if way == "native":
+        x = net.op("GroupNormalization", x, net.weight(8), net.weight(8), num_groups=2)
+    else:
+        ones = net.const(np.ones(2, np.float32)), net.const(np.zeros(2, np.float32))
+        y = net.op(
+            "InstanceNormalization", net.op("Reshape", x, net.const(np.array([0, 2, -1]))), *ones
+        )
+        y = net.op("Reshape", y, net.op("Shape", x))
+        x = net.op("Add", net.op("Mul", y, net.weight(8, 1, 1)), net.weight(8, 1, 1))
+    flat = net.op("Flatten", net.conv(x, 8, 4))
+    return net.model(nets.IMAGES, net.op("Gemm", flat, net.weight(4 * 36, 4), net.weight(4)))
+
+
 def exact_scores(found, group, feeds):
     outputs = float_frontier(found.view, found.traces[0])
     masked = Masked(found.view, found.traces[0], found.coupling, [group], outputs, feeds)
@@ -70,6 +87,19 @@ def test_linear_networks_are_exact_with_all_cotangents(tmp_path):
         np.testing.assert_allclose(
             result.scores, exact_scores(found, group, given.fit), rtol=1e-3, atol=1e-9
         )
+
+
+def test_statistics_of_groups_change_alike_however_they_are_written(tmp_path):
+    scores = []
+    for way in ("native", "spelled out"):
+        found = nets.look(group_norm_net(way), tmp_path)
+        given = naive.batches(found)
+        measured = sketch(found, given, cotangents=4)
+        group = next(g for g in found.coupling.groups if not g.exact)
+        assert measured.groups[group.name].method == "gradient"
+        scores.append(measured.groups[group.name].scores)
+        assert spearmanr(scores[-1], exact_scores(found, group, given.fit))[0] > 0.9
+    np.testing.assert_allclose(*scores, rtol=1e-3)
 
 
 def test_vectors_of_linear_networks_add_up(tmp_path):
