@@ -260,9 +260,15 @@ class _Joints:
             run = (int(outer.max()) + 1) // self.blocks[joint]
             both = outer // max(run, 1) * self.width[axis] + place
             both = np.where((outer < 0) | (place < 0), -1, both)
-            # Where blocks interleave, other positions per block would come in another order.
-            in_order = bool((np.diff(both[both >= 0]) > 0).all())
-            yield (joint, both) if in_order else (axis, place)
+            yield (joint, both) if self._in_order(joint, both[both >= 0]) else (axis, place)
+
+    def _in_order(self, joint: Axis, places: Positions) -> bool:
+        """Where blocks interleave, other positions per block would come in another order.
+
+        Whole rounds do not matter: queries, keys and values one behind the other.
+        """
+        rounds = np.arange(len(places)) % self.sizes[joint]
+        return bool((np.diff(places) > 0).all()) or np.array_equal(places, rounds)
 
 
 def _tensors(op: Op) -> Iterator[Tensor]:
@@ -306,16 +312,16 @@ def _in_step(tie: Tie) -> bool:
 
 
 def _inner(split: Split) -> tuple[Axis, int] | None:
-    """Return the joint axis of the inner factor where an axis is two axes of one value."""
-    if len(split.factors) != 2:
+    """Return the joint axis of the two innermost factors where one axis is several of one value."""
+    axes = [factor for factor, _ in split.factors]
+    apart = len({axis.value for axis in axes}) > 1 or any(axis.by >= 0 for axis in axes)
+    if len(axes) < 2 or apart or "/" in axes[0].value:
         return None
-    (a, first), (b, second) = split.factors
-    if a.value != b.value or min(a.by, b.by) >= 0 or "/" in a.value:
+    ordered = sorted(split.factors, key=lambda factor: int((factor[1] > 0).argmax()))
+    place, width = np.zeros(len(split.factors[0][1]), np.int64), 1
+    for _, at in ordered:  # innermost first
+        place, width = place + at * width, width * (int(at.max()) + 1)
+    if width != len(place) or not np.array_equal(place, np.arange(width)):
         return None
-    if first[0] != first[1]:
-        (a, first), (b, second) = (b, second), (a, first)
-    outer, inner = int(first.max()) + 1, int(second.max()) + 1
-    place = np.arange(len(first))
-    if outer * inner != len(place) or not np.array_equal(first * inner + second, place):
-        return None
-    return Axis(b.value, b.axis, a.axis), outer
+    (inner, _), (outer, at) = ordered[:2]
+    return Axis(inner.value, inner.axis, outer.axis), int(at.max()) + 1

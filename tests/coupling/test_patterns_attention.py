@@ -78,8 +78,11 @@ def test_attention_with_one_packed_projection(way):
         q, k, v = (net.op("Squeeze", part, net.constant([0])) for part in parts)
     y = net.linear(_attend(net, q, k, v), 24, 16, name="o")
     looked = cuts_hold(_out(net, net.op("Add", x, y)))
-    # One axis holds the dims of q, k and v alike: they can only go together.
-    assert _sizes(looked) == [("head", 4), ("head_dim", 6), ("stream", 16)]
+    # One axis holds the dims of q, k and v alike: they go together, of each head its own.
+    assert _sizes(looked) == [("head", 4), ("head_dim", 24), ("stream", 16)]
+    dims = next(g for g in looked.coupling.groups if g.kind == "head_dim")
+    assert dims.step == 4
+    assert dims.members[0].positions[7].tolist() == [7, 31, 55]
 
 
 def test_attention_split_from_one_projection():
