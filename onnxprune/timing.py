@@ -1,12 +1,14 @@
 """The bench command: one model, two against each other, and the operators of one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from onnxprune.analysis import analyse, read_samples
 from onnxprune.bench.measure import measure, worst
+from onnxprune.bench.narrower import narrower_feeds
 from onnxprune.bench.table import save_table
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import input_specs, named_dims
@@ -88,10 +90,12 @@ def _measured(
     trials: Trials,
     progress: Progress,
 ) -> BenchReport:
+    narrower, note = narrower_feeds(models, feeds)
     try:
-        return measure(
+        report = measure(
             [m.runnable for m in models],
             feeds,
+            narrower=narrower,
             names=[str(m.path) for m in models],
             threads=options.threads,
             provider=options.provider,
@@ -106,6 +110,7 @@ def _measured(
         paths = " or ".join(str(m.path) for m in models)
         msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
         raise InputError(msg) from error
+    return replace(report, warnings=[note, *report.warnings]) if note else report
 
 
 def _check_inputs(models: Sequence[Model]) -> None:

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune import pipeline, timing
 from onnxprune.cli import main
-from onnxprune.errors import BudgetError
+from onnxprune.errors import BudgetError, InputError
 from onnxprune.options import Options
 from onnxprune.report.json import validate
 from onnxprune.report.values import BenchReport, Latency
@@ -158,3 +158,22 @@ def test_an_excluded_state_stays(tmp_path):
     )
     with pytest.raises(BudgetError, match="excluded"):
         pipeline.run(tmp_path / "in.onnx", tmp_path / "out.onnx", options)
+
+
+class TestBench:
+    def models(self, folder, widths):
+        for width in widths:
+            onnx.save(recurrent("GRU", units=width).model(), folder / f"{width}.onnx")
+        return [folder / f"{width}.onnx" for width in widths]
+
+    def test_a_narrower_model_is_fed_narrower_states(self, tmp_path):
+        report = pipeline.bench(*self.models(tmp_path, (6, 4)), Options())
+        assert "'h0' of [1, 16, 4] in place of [1, 16, 6]" in report.warnings[0]
+
+    def test_models_of_the_same_inputs_are_fed_the_same(self, tmp_path):
+        path = self.models(tmp_path, (6,))[0]
+        assert pipeline.bench(path, path, Options()).warnings == []
+
+    def test_a_wider_model_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match="both must take the same"):
+            pipeline.bench(*self.models(tmp_path, (4, 6)), Options())
