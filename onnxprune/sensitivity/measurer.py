@@ -172,7 +172,7 @@ class Measurer:
             removals, loud = self.removals(ready, group, number, feed)
             for channel, mask in enumerate(masks):
                 outputs = removals.without(mask, None if loud is None else loud[:, channel])
-                rows.append(self.fit.vector(number, outputs))
+                rows.append(self.fit.vector(number, outputs, mask))
                 self.runs += 1
                 whole = (time.monotonic() - start) * group.size / len(rows)
                 if start + whole > deadline and len(rows) < group.size:
@@ -240,7 +240,7 @@ class Measurer:
             cache = ready.suffix.cache(ready.values(feed))
             for place, mask in enumerate(masks):
                 if mask:
-                    change = self.select.vector(number, ready.suffix.run(cache, mask))
+                    change = self.select.vector(number, ready.suffix.run(cache, mask), mask)
                     errors[place] += float((change.astype(np.float64) ** 2).sum())
                     self.runs += 1
         return errors

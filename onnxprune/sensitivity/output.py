@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.rewrite.keeps import WHOLE, Keeps, named, per_block
+
 __all__ = ["OutputChange"]
 
 _MOST = 256  # dimensions kept per sample and output; more are projected
@@ -49,7 +51,9 @@ class OutputChange:
         """Return the outputs of the original on a batch."""
         return self._clean[batch]
 
-    def vector(self, batch: int, outputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    def vector(
+        self, batch: int, outputs: Mapping[str, NDArray[np.generic]], keeps: Keeps = WHOLE
+    ) -> NDArray[np.float32]:
         """Return the change of one batch.
 
         Parameters
@@ -58,6 +62,8 @@ class OutputChange:
             Number of the batch in ``clean``.
         outputs : mapping of output name to array
             Outputs that are missing have not changed.
+        keeps : mapping of Axis to mask
+            What stays: what an output loses does not count, only how the rest changes.
 
         Returns
         -------
@@ -69,6 +75,7 @@ class OutputChange:
             found = outputs.get(name)
             change = np.zeros(clean.shape, np.float32) if found is None else _finite(found, clean)
             if change.size:
+                change = _kept(change, name, keeps)
                 rows = (change / self._scale[name]).reshape(len(change) if change.ndim else 1, -1)
                 parts.append(self._project(name, rows).ravel())
         return np.concatenate(parts) if parts else np.zeros(1, np.float32)
@@ -116,6 +123,12 @@ class OutputChange:
             signs = rng.integers(0, 2, (width, _MOST), dtype=np.int8) * 2 - 1
             self._matrices[key] = signs.astype(np.float32) / np.float32(np.sqrt(_MOST))
         return rows @ self._matrices[key]
+
+
+def _kept(change: NDArray[np.float32], name: str, keeps: Keeps) -> NDArray[np.float32]:
+    for axis, mask in named({a: m for a, m in keeps.items() if a.value == name}):
+        change = np.where(per_block(axis, mask, change.shape), change, np.float32(0))
+    return change
 
 
 def _finite(found: NDArray[np.generic], clean: NDArray[np.generic]) -> NDArray[np.float32]:

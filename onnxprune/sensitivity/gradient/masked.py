@@ -55,8 +55,10 @@ class Masked:
         """Return the relative squared change of the output with some channels gone."""
         if not len(channels):
             return 0.0
+        gone = [(group, channels)]
+        keeps = keep_masks(gone, self._sizes)
         vectors = (
-            self._change.vector(number, self._run(feed, [(group, channels)]))
+            self._change.vector(number, self._run(feed, gone), keeps)
             for number, feed in enumerate(self._feeds)
         )
         return float(sum((v.astype(np.float64) ** 2).sum() for v in vectors))
