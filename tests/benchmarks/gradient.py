@@ -64,13 +64,15 @@ class Problem:
     def channels(self) -> int:
         return sum(g.size for g in self.found.coupling.groups)
 
-    def sketch(self, progress: Silent, *, check: bool) -> Sensitivity:
+    def sketch(
+        self, progress: Silent, *, check: bool, cotangents: int | None = None
+    ) -> Sensitivity:
         found = self.found
         groups = found.coupling.groups
         return measure(
             found.view, found.traces[0], found.coupling, groups, Batches(self.feeds, []), {},
             outputs=self.outputs, work={g.name: float(g.size) for g in groups}, time_limit=1e6,
-            progress=progress, check=check,
+            progress=progress, check=check, cotangents=cotangents,
         )  # fmt: skip
 
     def forward(self) -> float:
@@ -249,6 +251,7 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
     timed = [picks[i] for i in rng.permutation(len(picks))[:6]]
     naive = float(np.mean([seconds(lambda g=g, c=c: problem.naive(g, c)) for g, c in timed]))
     methods = {r.method for r in measured.groups.values()}
+    least = seconds(lambda: problem.sketch(Silent(), check=False, cotangents=1))
     names = np.array([g.name for g, _ in picks])
     inner = [
         spearmanr(exact[names == n], found[names == n]).statistic
@@ -259,20 +262,23 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
     return (
         f"{network.name:24} {count:4d} {len(every):6d} {len(picks):5d}"
         f" {spearmanr(exact, found).statistic:7.3f} {np.nanmean(inner) if inner else np.nan:7.3f}"
-        f" {spent:7.2f} s {naive * len(every) / spent:8.0f}x {'+'.join(sorted(methods))}"
+        f" {np.nanmin(inner) if inner else np.nan:7.3f} {spent:7.2f} s"
+        f" {naive * len(every) / spent:7.0f}x {naive * len(every) / least:7.0f}x"
+        f" {measured.runs:6d} {'+'.join(sorted(methods))}"
     )
 
 
 def quality(names: list[str], samples: int, channels: int) -> Iterator[str]:
     yield (
-        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'rho':>7} {'in grp':>7} {'sketch':>9}"
-        f" {'naive*':>9} method"
+        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'rho':>7} {'in grp':>7} {'worst':>7}"
+        f" {'sketch':>9} {'naive*':>8} {'most**':>8} {'passes':>6} method"
     )
     for network in (*own_networks(), *shared_networks()):
         if network.path.exists() and (not names or network.name in names):
             big = network.path.stat().st_size > 5e6
             yield quality_row(network, samples, channels // 4 if big else channels)
     yield "* the same samples; extrapolated from six random channels"
+    yield "** with one cotangent per sample: less than a pass forward and one back nothing can take"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The damage of removing a random fifth of all channels, as single channels predict it.
 
-    python tests/benchmarks/joint.py [--nets NAME ...] [--draws 200] [--samples 128]
+    python tests/benchmarks/joint.py [--nets NAME ...] [--draws 200] [--samples 128] [--fit 0]
 
 Fifths of the channels of all groups together are drawn at random and really taken away (behind
 gates, nothing refitted); their damage is the relative squared change of the output. Rank
@@ -9,6 +9,9 @@ correlations over the draws, with their standard errors, of that and
 - scores: the sum of what each channel costs alone;
 - vectors: the squared norm of the sum of each channel's change of the output;
 - thinned: the same from single changes in the network thinned by a fifth (`Expansion`);
+- fitted (``--fit N``): the best that any sum of single vectors can do: vectors fitted to the true
+  changes of N other draws, by the best of three ridge strengths on the scored draws (a ceiling,
+  not a prediction; too low where N is not several times the number of channels);
 - halves: no prediction, but how the true damages on one half of the samples rank those on the
   other: nothing measured on some samples can do better on others.
 
@@ -23,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from gradient import Problem, look
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 from shared_data import Network, own_networks, shared_networks
 
 from onnxprune.progress import Silent
@@ -61,8 +64,8 @@ def drawn(problem: Problem, draws: int, rng: np.random.Generator) -> list[Gone]:
     return chosen
 
 
-def damages(problem: Problem, draws: Sequence[Gone]) -> Floats:
-    """Take them away; shape (draws, 2): on every other sample, and on the rest."""
+def changes(problem: Problem, draws: Sequence[Gone]) -> tuple[Floats, NDArray[np.int64]]:
+    """Take them away; shape (draws, dims), and the sample of each dimension."""
     found, groups = problem.found, problem.found.coupling.groups
     axes = [m.axis for g in groups for m in g.members]
     gated = gate(found.view, found.traces[0], found.coupling, axes)
@@ -74,13 +77,35 @@ def damages(problem: Problem, draws: Sequence[Gone]) -> Floats:
         return [session.run({**feed, **masks}, problem.outputs) for feed in problem.feeds]
 
     change = OutputChange(run({}))
-    total = np.zeros((len(draws), 2))
-    for row, gone in zip(total, draws, strict=True):
-        for number, found_ in enumerate(run(gone)):
-            squared = change.vector(number, found_).astype(np.float64) ** 2
-            for half in range(2):
-                row[half] += squared[change.samples(number) % 2 == half].sum()
-    return total
+    batches = range(len(problem.feeds))
+    moved = [
+        np.concatenate([change.vector(n, out) for n, out in enumerate(run(gone))]) for gone in draws
+    ]
+    parity = np.concatenate([change.samples(n) % 2 for n in batches])
+    return np.array(moved, np.float64), parity
+
+
+def fitted(problem: Problem, draws: Sequence[Gone], moved: Floats, count: int) -> Floats:
+    """Fit single vectors to other draws; return what the best strength says of these."""
+    others = drawn(problem, count, np.random.default_rng(1))
+    x, y = marks(problem, others), changes(problem, others)[0]
+    middle, mean = x.mean(axis=0), y.mean(axis=0)
+    centred = x - middle
+    true = (moved**2).sum(axis=1)
+    best = (-1.0, true)
+    for strength in (3.0, 30.0, 100.0):
+        gram = centred.T @ centred + strength * np.eye(x.shape[1])
+        vectors = np.linalg.solve(gram, centred.T @ (y - mean))
+        said = ((mean + (marks(problem, draws) - middle) @ vectors) ** 2).sum(axis=1)
+        best = max(best, (float(spearmanr(true, said).statistic), said), key=lambda b: b[0])
+    return best[1]
+
+
+def marks(problem: Problem, draws: Sequence[Gone]) -> Floats:
+    """Shape (draws, channels): 1 for what is gone."""
+    sizes = [(g.name, g.size) for g in problem.found.coupling.groups if g.exact]
+    rows = [np.concatenate([np.isin(np.arange(k), gone[n]) for n, k in sizes]) for gone in draws]
+    return np.array(rows, np.float64)
 
 
 def predictions(problem: Problem, draws: Sequence[Gone]) -> dict[str, Floats]:
@@ -117,27 +142,31 @@ def ranked(first: Floats, second: Floats) -> str:
     return f"{np.corrcoef(a, b)[0, 1]:6.3f}+-{np.std(many):.3f}"
 
 
-def row(network: Network, count: int, samples: int) -> str:
+def row(network: Network, count: int, samples: int, fit: int) -> str:
     problem = problem_of(network, samples)
     draws = drawn(problem, count, np.random.default_rng(0))
-    halves = damages(problem, draws)
-    true = halves.sum(axis=1)
-    cells = [ranked(true, said) for said in predictions(problem, draws).values()]
+    moved, parity = changes(problem, draws)
+    true = (moved**2).sum(axis=1)
+    halves = [(moved[:, parity == half] ** 2).sum(axis=1) for half in range(2)]
+    said = predictions(problem, draws)
+    if fit:
+        said["fitted"] = fitted(problem, draws, moved, fit)
     channels = sum(g.size for g in problem.found.coupling.groups if g.exact)
+    cells = [*(ranked(true, each) for each in said.values()), ranked(*halves)]
     return (
         f"{network.name:20} {channels:5d} {true.mean():6.2f} {true.std() / true.mean():6.2f} "
         + " ".join(cells)
-        + f" {ranked(*halves.T)}"
     )
 
 
-def table(names: list[str], draws: int, samples: int) -> Iterator[str]:
-    heads = " ".join(f"{name:>13}" for name in ("scores", "vectors", "thinned", "halves"))
+def table(names: list[str], draws: int, samples: int, fit: int) -> Iterator[str]:
+    columns = ["scores", "vectors", "thinned", *(["fitted"] if fit else []), "halves"]
+    heads = " ".join(f"{name:>13}" for name in columns)
     yield f"{'network':20} {'chan.':>5} {'damage':>6} {'spread':>6} {heads}"
     for network in (*own_networks(), *shared_networks()):
         small = network.present and network.path.stat().st_size < _LARGE
         if network.present and (network.name in names if names else small):
-            yield row(network, draws, samples)
+            yield row(network, draws, samples, fit)
 
 
 def main() -> None:
@@ -145,9 +174,10 @@ def main() -> None:
     parser.add_argument("--nets", nargs="*", default=[])
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--fit", type=int, default=0)
     given = parser.parse_args()
     print(f"onnxruntime {RUNTIME_VERSION}")
-    for line in table(given.nets, given.draws, given.samples):
+    for line in table(given.nets, given.draws, given.samples, given.fit):
         print(line, flush=True)
 
 
