@@ -25,6 +25,7 @@ from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.reconstruction import eliminate
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.sensitivity.weighed import weighed_readers
 
@@ -211,20 +212,19 @@ class _Trust:
 
     def _sketched(self, groups: Sequence[Group], batches: Batches) -> dict[str, Scores]:
         found = self.task.found
-        made = gradient.measure(
-            found.view,
-            found.traces[0],
-            found.coupling,
-            groups,
-            batches,
-            {},
+        asked = Request(
+            view=found.view,
+            trace=found.traces[0],
+            coupling=found.coupling,
+            groups=groups,
+            batches=batches,
+            widths={},
             outputs=self.task.outputs,
             work={g.name: 1.0 for g in groups},
             time_limit=self.task.options.time_limit,
             progress=Silent(),
-            check=False,
-            seed=self.task.options.seed,
         )
+        made = gradient.measure(asked, check=False, seed=self.task.options.seed)
         return {name: group.scores for name, group in made.groups.items()}
 
     def _probed(self, method: str, groups: Sequence[Group]) -> Iterator[Agreement]:

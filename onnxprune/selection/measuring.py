@@ -27,6 +27,7 @@ from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.measurer import MEMORY, Batches
 from onnxprune.sensitivity.narrowed import measure_narrowed
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.wording import counted
@@ -215,19 +216,20 @@ class Task:
         work: Mapping[str, float],
         count: int | None,
     ) -> Sensitivity:
-        return measure(
-            self.found.view,
-            self.found.traces[0],
-            self.found.coupling,
-            groups,
-            self.batches(count),
-            {g.name: self.widths[g.name] for g in groups},
+        asked = Request(
+            view=self.found.view,
+            trace=self.found.traces[0],
+            coupling=self.found.coupling,
+            groups=groups,
+            batches=self.batches(count),
+            widths={g.name: self.widths[g.name] for g in groups},
             outputs=self.outputs,
             work=work,
             time_limit=self.options.time_limit,
             progress=self.progress,
             jobs=self.options.jobs,
         )
+        return measure(asked)
 
     def _affordable(self, forwards: float) -> float:
         """Return on how many samples so many passes can be made in the time that is planned."""

@@ -13,7 +13,7 @@ random over the whole network. One thread, process CPU time, methods interleaved
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session, with_outp
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.measure import measure
 from onnxprune.sensitivity.measurer import Batches
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import Sensitivity
 from tests.nets import Net
 from tests.sensitivity.naive import zeroed
@@ -67,13 +68,24 @@ class Problem:
     def sketch(
         self, progress: Silent, *, check: bool, cotangents: int | None = None
     ) -> Sensitivity:
+        asked = self.request(groups=self.found.coupling.groups, progress=progress)
+        return measure(asked, check=check, cotangents=cotangents)
+
+    def request(self, groups: Sequence[Group], progress: Silent) -> Request:
+        """Ask for groups, on all samples, without curves."""
         found = self.found
-        groups = found.coupling.groups
-        return measure(
-            found.view, found.traces[0], found.coupling, groups, Batches(self.feeds, []), {},
-            outputs=self.outputs, work={g.name: float(g.size) for g in groups}, time_limit=1e6,
-            progress=progress, check=check, cotangents=cotangents,
-        )  # fmt: skip
+        return Request(
+            view=found.view,
+            trace=found.traces[0],
+            coupling=found.coupling,
+            groups=groups,
+            batches=Batches(self.feeds, []),
+            widths={},
+            outputs=self.outputs,
+            work={g.name: float(g.size) for g in groups},
+            time_limit=1e6,
+            progress=progress,
+        )
 
     def forward(self) -> float:
         """CPU seconds of one plain pass over all samples."""

@@ -34,7 +34,6 @@ from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, with_outputs
 from onnxprune.sensitivity.joint import expand
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.output import OutputChange
 from onnxprune.sensitivity.perturbation import measure
 
@@ -112,10 +111,7 @@ def predictions(problem: Problem, draws: Sequence[Gone]) -> dict[str, Floats]:
     found = problem.found
     groups = [g for g in found.coupling.groups if g.exact]
     seen = (found.view, found.traces[0], found.coupling, groups)
-    alone = measure(
-        *seen, Batches(problem.feeds, []), {g.name: () for g in groups}, outputs=problem.outputs,
-        work={g.name: float(g.size) for g in groups}, time_limit=1e6, progress=Silent(),
-    ).groups  # fmt: skip
+    alone = measure(problem.request(groups, Silent())).groups
     thinned = expand(*seen, problem.feeds, outputs=problem.outputs, share=_SHARE)
 
     def summed(gone: Gone) -> Floats:

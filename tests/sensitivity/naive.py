@@ -1,6 +1,8 @@
 """The slow way that the fast one must equal: change the file's weights, run all of it anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.perturbation import measure
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import Sensitivity
 
 Outputs = list[dict[str, np.ndarray]]
@@ -31,23 +34,36 @@ def batches(found: Analysis, count: int = 4) -> Batches:
     )
 
 
+def request(
+    found: Analysis,
+    groups: Sequence[Group],
+    given: Batches,
+    widths: Mapping[str, Sequence[int]],
+    **choices: Any,
+) -> Request:
+    """Ask for groups, without a limit of time unless there is one among the choices."""
+    asked = Request(
+        view=found.view,
+        trace=found.traces[0],
+        coupling=found.coupling,
+        groups=groups,
+        batches=given,
+        widths=widths,
+        outputs=float_frontier(found.view, found.traces[0]),
+        work={g.name: float(g.size) for g in groups},
+        time_limit=1e6,
+        progress=Silent(),
+    )
+    return replace(asked, **choices)
+
+
 def fast(
     found: Analysis, groups: Sequence[Group], given: Batches, *, time_limit: float = 1e6
 ) -> Sensitivity:
     """Measure with the package."""
     sizes = found.coupling.collected.sizes
-    return measure(
-        found.view,
-        found.traces[0],
-        found.coupling,
-        groups,
-        given,
-        {g.name: allowed_widths(g, 1, sizes) for g in groups},
-        outputs=float_frontier(found.view, found.traces[0]),
-        work={g.name: float(g.size) for g in groups},
-        time_limit=time_limit,
-        progress=Silent(),
-    )
+    widths = {g.name: allowed_widths(g, 1, sizes) for g in groups}
+    return measure(request(found, groups, given, widths, time_limit=time_limit))
 
 
 def run_all(found: Analysis, model: onnx.ModelProto, feeds: Sequence[Feeds]) -> Outputs:

@@ -61,22 +61,8 @@ def test_the_figures_do_not_depend_on_the_number_of_processes():
     given = naive.batches(found)
     groups = found.coupling.groups
     assert len(groups) > 1
-    one, two = (
-        measure(
-            found.view,
-            found.traces[0],
-            found.coupling,
-            groups,
-            given,
-            {g.name: [g.size // 2] for g in groups},
-            outputs=found.view.outputs,
-            work={g.name: float(g.size) for g in groups},
-            time_limit=1e6,
-            progress=Silent(),
-            jobs=jobs,
-        )
-        for jobs in (1, 2)
-    )
+    widths = {g.name: [g.size // 2] for g in groups}
+    one, two = (measure(naive.request(found, groups, given, widths, jobs=jobs)) for jobs in (1, 2))
     assert one.runs == two.runs
     for name, group in one.groups.items():
         for what in ("order", "scores", "errors", "halves"):

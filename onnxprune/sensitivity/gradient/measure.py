@@ -6,24 +6,22 @@ sums and norms stand for those of the true changes.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.model.view import View
+from onnxprune.coupling.groups import Group
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import Feeds, batch_size
-from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.agreement import Ranks, compare
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.vectors import Sketches, sketch
 from onnxprune.sensitivity.levels import measured_levels
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.order import greedy_order
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 
 __all__ = ["measure"]
@@ -32,21 +30,7 @@ _PROBES = 48  # exact removals for the check, over all groups; two per group at 
 
 
 def measure(
-    view: View,
-    trace: Trace,
-    coupling: Coupling,
-    groups: Sequence[Group],
-    batches: Batches,
-    widths: Mapping[str, Sequence[int]],
-    *,
-    outputs: Sequence[str],
-    work: Mapping[str, float],
-    time_limit: float,
-    progress: Progress,
-    jobs: int = 1,
-    cotangents: int | None = None,
-    check: bool = True,
-    seed: int = 0,
+    asked: Request, *, cotangents: int | None = None, check: bool = True, seed: int = 0
 ) -> Sensitivity:
     """Measure groups by reverse-mode sketches of what each channel's loss does to the output.
 
@@ -54,9 +38,8 @@ def measure(
 
     Parameters
     ----------
-    view, trace, coupling, groups, batches, widths, outputs, work, time_limit, progress, jobs
-        As for `perturbation.measure`, which takes ``jobs`` for what falls back; without narrower
-        widths there is no curve.
+    asked : Request
+        ``jobs`` is for what falls back; without narrower widths there is no curve.
     cotangents : int, optional
         Per sample; 4 by default, up to 8 where samples are few.
     check : bool
@@ -68,25 +51,23 @@ def measure(
     Sensitivity
         With ``agreement``: the rank correlations with the exact removals.
     """
-    deadline, rng = time.monotonic() + time_limit, np.random.default_rng(seed)
+    deadline, rng = time.monotonic() + asked.time_limit, np.random.default_rng(seed)
+    batches, groups = asked.batches, asked.groups
     made = sketch(
-        view, trace, coupling, groups, batches.fit,
-        outputs=outputs, count=cotangents, checked=check, rng=rng,
+        asked.view, asked.trace, asked.coupling, groups, batches.fit,
+        outputs=asked.outputs, count=cotangents, checked=check, rng=rng,
     )  # fmt: skip
-    exact = _Exact(view, trace, coupling, outputs)
+    exact = _Exact(asked)
     known = [g for g in groups if g.name in made.vectors]
     agreement = exact.agreement(known, made, rng) if check and known else None
     if agreement is not None and agreement.pooled is not None:
-        progress.note(f"gradient: {_said(agreement)}")
-    found = dict(exact.results(known, made, batches.select, widths, deadline))
+        asked.progress.note(f"gradient: {_said(agreement)}")
+    found = dict(exact.results(known, made, deadline))
     runs = made.passes + exact.runs
     if slow := [g for g in groups if g.name not in made.vectors]:
-        _tell(slow, made, progress)
-        left, kept = max(deadline - time.monotonic(), 0.0), {**dict.fromkeys(work, ()), **widths}
-        rest = perturbation.measure(
-            view, trace, coupling, slow, batches, kept, outputs=outputs, work=work,
-            time_limit=left, progress=progress, jobs=jobs,
-        )  # fmt: skip
+        _tell(slow, made, asked.progress)
+        left = max(deadline - time.monotonic(), 0.0)
+        rest = perturbation.measure(replace(asked, groups=slow, time_limit=left))
         found |= rest.groups
         runs += rest.runs
     every = {g.name: found[g.name] for g in groups}
@@ -109,14 +90,12 @@ def _said(ranks: Ranks) -> str:
 class _Exact:
     """What is measured by really taking channels away: probes and curves."""
 
-    view: View
-    trace: Trace
-    coupling: Coupling
-    outputs: Sequence[str]
+    asked: Request
     runs: int = 0
 
     def _masked(self, groups: Sequence[Group], feeds: Sequence[Feeds]) -> Masked:
-        return Masked(self.view, self.trace, self.coupling, groups, self.outputs, feeds)
+        asked = self.asked
+        return Masked(asked.view, asked.trace, asked.coupling, groups, asked.outputs, feeds)
 
     def agreement(self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator) -> Ranks:
         """Remove a few channels of each group and compare the ranking, on the same samples."""
@@ -132,14 +111,10 @@ class _Exact:
         return compare(pairs)
 
     def results(
-        self,
-        groups: Sequence[Group],
-        made: Sketches,
-        feeds: Sequence[Feeds],
-        widths: Mapping[str, Sequence[int]],
-        deadline: float,
+        self, groups: Sequence[Group], made: Sketches, deadline: float
     ) -> Iterator[tuple[str, GroupSensitivity]]:
         """Order every group's channels and measure its curve."""
+        feeds, widths = self.asked.batches.select, self.asked.widths
         levels = {g.name: measured_levels(widths.get(g.name, ()), g.size) for g in groups}
         narrowed = [g for g in groups if len(levels[g.name]) > 1]
         masked = self._masked(narrowed, feeds) if narrowed else None

@@ -28,19 +28,8 @@ class Notes(Silent):
 
 def sketch(found, given, *, widths=None, progress=None, **choices):
     groups = found.coupling.groups
-    return measure(
-        found.view,
-        found.traces[0],
-        found.coupling,
-        groups,
-        given,
-        widths or {},
-        outputs=float_frontier(found.view, found.traces[0]),
-        work={g.name: float(g.size) for g in groups},
-        time_limit=1e6,
-        progress=progress or Silent(),
-        **choices,
-    )
+    progress = progress or Silent()
+    return measure(naive.request(found, groups, given, widths or {}, progress=progress), **choices)
 
 
 def linear_net():
@@ -201,10 +190,7 @@ def test_past_the_time_limit_the_sketch_goes_on(tmp_path):
     given = naive.batches(found)
     groups = found.coupling.groups
     widths = {g.name: allowed_widths(g, 1, found.coupling.collected.sizes) for g in groups}
-    measured = measure(
-        found.view, found.traces[0], found.coupling, groups, given, widths,
-        outputs=found.view.outputs, work={}, time_limit=0.0, progress=Silent(),
-    )  # fmt: skip
+    measured = measure(naive.request(found, groups, given, widths, time_limit=0.0))
     for result in measured.groups.values():
         assert (np.diff(result.errors) >= 0).all()
         assert result.errors[-1] > 0
