@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.relations import Axis
+from onnxprune.model.weights import plain
 from onnxprune.options import Options
 from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Selection", "choose"]
+__all__ = ["Selection", "choose", "coarse_axes"]
 
-_MULTIPLES = (4, 1)  # tried in this order: convolutions leave their fast layout off multiples of 4
+# What convolutions, depthwise ones most, and products with a weight are slow off multiples of;
+# recurrent layers and Gemm are not (`bench --table` shows both).
+_COARSE = 4
+_FINE = frozenset({"LSTM", "GRU", "RNN", "Gemm"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +29,7 @@ class Selection:
     ----------
     allocation : Allocation
     multiple_of : int
-        The multiple of all widths that was used in the end.
+        The multiple that was used in the end, of the widths that should be one.
     steps : mapping of group name to int
         The multiple that each group's width kept to because only such widths pay.
     reached : mapping of quantity to ratio
@@ -50,13 +55,13 @@ def choose(
     """Allocate the budget within widths to start from, at the widest multiple that reaches it.
 
     For a latency, only widths that pay are allowed; what lies between two of them costs quality
-    and saves nothing.
+    and saves nothing. Without one nothing is timed: the same model comes out on every machine.
     """
     sizes = found.coupling.collected.sizes
     steps = found.steps if "latency" in budget.ratios else {}
-    multiples = (options.multiple_of,) if options.multiple_of else (1,) if steps else _MULTIPLES
-    for multiple in multiples:
-        widths = {g.name: allowed_widths(g, multiple, sizes, steps) for g in groups}
+    for tried in _multiples(found, options, steps):
+        multiple, every, single = tried
+        widths = {g.name: allowed_widths(g, every, sizes, single) for g in groups}
         most = _without_free(groups, measured, widths, start or {})
         allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, most)
         if allocation.met:
@@ -68,6 +73,28 @@ def choose(
         else {}
     )
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
+
+
+def _multiples(
+    found: Analysis, options: Options, steps: Mapping[Axis, int]
+) -> list[tuple[int, int, Mapping[Axis, int]]]:
+    """List what to try in turn: the multiple to report, that of all widths, and of single axes."""
+    if options.multiple_of:
+        return [(options.multiple_of, options.multiple_of, steps)]
+    if steps:
+        return [(1, 1, steps)]
+    return [(_COARSE, 1, coarse_axes(found)), (1, 1, {})]
+
+
+def coarse_axes(found: Analysis) -> dict[Axis, int]:
+    """Return the axes of operators that are slow off a multiple, with that multiple."""
+    fine = {node.name for node in found.view.nodes if plain(node).op_type in _FINE}
+    return {
+        axis: _COARSE
+        for term in found.costs.terms
+        if term.cost.macs and term.node not in fine
+        for axis in term.axes
+    }
 
 
 def _without_free(
