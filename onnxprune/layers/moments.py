@@ -81,7 +81,7 @@ def moments_of(
     sums = {key_of(layer): Moments(full=True) for layer in layers}
     outs = {key_of(layer): Moments(full=False) for layer in layers}
     recurrences = list({s.node.index: s.layer for s in layers if isinstance(s, Sum)}.values())
-    wanted = [n for s in sites for n in (s.source, s.total or s.output)]
+    wanted = [n for s in sites for n in (s.source, s.heard)]
     wanted += [n for layer in recurrences for n in layer.reads]
     inner = [name for name in dict.fromkeys(wanted) if name not in view.inputs]
     session = Session(with_outputs(view.real, inner))
@@ -90,7 +90,7 @@ def moments_of(
         for site in sites:
             at, weight = places[key_of(site)], site.weight_in(view)
             sums[key_of(site)].add(input_rows(site, values[site.source], weight, at)[0])
-            outs[key_of(site)].add(output_rows(values[site.total or site.output], at))
+            outs[key_of(site)].add(output_rows(values[site.heard], at))
         for layer in recurrences:
             for key, rows, made in _lived(view, layer, values):
                 if key in sums:

@@ -14,7 +14,7 @@ from onnxprune.coupling.relations import Contract
 from onnxprune.layers.moments import Key, Moments, key_of, moments_of
 from onnxprune.layers.recurrent import Recurrence, Sum, find_recurrences
 from onnxprune.layers.rows import weight_blocks
-from onnxprune.layers.sites import Site, find_sites
+from onnxprune.layers.sites import Site, affine_of, find_sites
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
@@ -41,7 +41,8 @@ class Reader:
         Which inputs belong to each channel of the group; -1 for channels that it does not read.
     worth : float array, shape (O,)
         What a unit of squared error of each output counts: one over the variance of all of them,
-        of the sum with their skip where they meet one, unless more is known.
+        of the sum with their skip where they meet one, unless more is known; a normalization behind
+        the layer counts as if it were folded in.
     own : int array, shape (channels, outputs per channel), optional
         Which outputs go with each channel: the gates of a unit. -1 where none do.
     """
@@ -183,6 +184,9 @@ def _reader(view: View, reading: _Reading, seen: Mapping[Key, tuple[Moments, flo
         weight = layer.layer.taught(view)[layer.direction].block(layer.part)[0]
     else:
         weight = weight_blocks(layer, layer.weight_in(view))[0]
+    scale = np.ones(weight.shape[1])
+    if isinstance(layer, Site) and layer.norm is not None:
+        scale = affine_of(view, layer.norm)[0]
     inputs, spread = seen[key_of(layer)]
     return Reader(
         layer,
@@ -190,6 +194,6 @@ def _reader(view: View, reading: _Reading, seen: Mapping[Key, tuple[Moments, flo
         inputs.mean,
         weight.astype(np.float64),
         reading.places,
-        np.full(weight.shape[1], 1 / max(spread, 1e-12)),
+        scale**2 / max(spread, 1e-12),
         reading.own,
     )

@@ -54,6 +54,11 @@ class Site:
         """The values that its inputs and goals follow from."""
         return (self.source, self.skip) if self.skip else (self.source,)
 
+    @property
+    def heard(self) -> str:
+        """The value that shows what the output matters: behind its normalization or its sum."""
+        return self.total or (self.norm.outputs[0] if self.norm is not None else self.output)
+
     def weight_in(self, view: View) -> NDArray[np.generic]:
         """Return the constant weight as the original has it, decoded where it is quantized."""
         weight = weight_of(view, self.node.inputs[self.weight.slot])

@@ -43,6 +43,7 @@ Rows = NDArray[np.float32]
 _FOLDS = 4
 _WIDEST = 2400  # D beyond which a layer keeps its weights: the solve takes D^3
 _SAME = 1e-8  # relative error below which a layer has nothing to mend
+_SILENT = 1e-6  # scale below which a normalization lets nothing through
 _MEMORY = 1 << 29  # bytes of rows that are kept for a gated solve
 
 
@@ -63,7 +64,7 @@ class _Sweep:
         self.bases = {value: turn.basis for turn in turns for value in turn.values}
 
     def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
-        """Refit one layer."""
+        """Refit one layer, as if the normalization behind it were folded in: outputs compare."""
         weight = self.student.read(site.weight)
         if weight is None or not self.student.owns(site.weight):
             return
@@ -71,13 +72,14 @@ class _Sweep:
         start = weight_blocks(site, weight, groups).astype(np.float64)
         if start.shape[1] > _WIDEST:
             return
-        solution = self.solution(site, weight, start, targets, places)
+        scale = self.scale(site, groups)
+        solution = self.solution(site, weight, start * scale, targets, places)
         if solution.before < _SAME or solution.after >= solution.before:
             return
-        blocks = weight_of(site, solution.weights, weight.shape)
+        blocks = weight_of(site, solution.weights / scale, weight.shape)
         self.student.write(site.weight, blocks.astype(weight.dtype))
         if site.bias is not None:
-            bias = solution.bias.reshape(-1).astype(weight.dtype)
+            bias = (solution.bias / scale[:, 0]).reshape(-1).astype(weight.dtype)
             self.student.write_bias(site.weight, site.bias, bias)
 
     def solution(
@@ -108,7 +110,8 @@ class _Sweep:
     def pairs(
         self, site: Site, weight: Array, groups: int, targets: Sequence[Rows], places: Places | None
     ) -> Iterator[tuple[Rows, Rows]]:
-        """Yield rows (groups, n, D) and goals (groups, n, O), feed by feed."""
+        """Yield rows (groups, n, D) and scaled goals (groups, n, O), feed by feed."""
+        scale = self.scale(site, groups).astype(np.float32)
         seen = self.student.values(site.reads, settled=site.reads[:1])
         for found, target in zip(seen, targets, strict=True):
             rows = input_rows(site, found[site.source], weight, places, groups)
@@ -116,15 +119,22 @@ class _Sweep:
             if site.skip is not None:
                 goal = self.before_norm(site, target - output_rows(found[site.skip], places))
             split = goal.reshape(len(goal), groups, -1).transpose(1, 0, 2)
-            yield rows, np.ascontiguousarray(split)
+            yield rows, np.ascontiguousarray(split * scale)
 
     def before_norm(self, site: Site, goal: Rows) -> Rows:
         """Take what a sum should receive back through the normalization in front of it."""
         if site.norm is None:
             return goal
         scale, shift = self.affine(site)
-        scale = np.where(np.abs(scale) < 1e-6, np.inf, scale)
+        scale = np.where(np.abs(scale) < _SILENT, np.inf, scale)
         return ((goal - shift) / scale).astype(np.float32)
+
+    def scale(self, site: Site, groups: int) -> NDArray[np.float64]:
+        """Return by what the normalization behind multiplies outputs, shape (groups, 1, O)."""
+        if site.norm is None:
+            return np.ones((groups, 1, 1))
+        scale = np.abs(self.affine(site)[0])
+        return np.where(scale < _SILENT, 1.0, scale).reshape(groups, 1, -1)
 
     def affine(self, site: Site) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and shift of the normalization behind a layer, kept channels only."""
@@ -134,16 +144,16 @@ class _Sweep:
         return scale[mask], shift[mask]
 
     def bounds(self, site: Site, gate: tuple[float, float], start: NDArray[np.float64]) -> Bounds:
-        """Return where the activation lets each of a layer's outputs through."""
+        """Return where the activation lets each of a layer's scaled outputs through."""
         groups, _, outputs = start.shape
         low, high = (np.full(groups * outputs, bound, np.float64) for bound in gate)
         if site.norm is not None:
             scale, shift = self.affine(site)
-            scale = np.where(np.abs(scale) < 1e-6, 1e-6, scale)
-            ends = ((low - shift) / scale, (high - shift) / scale)
-            low, high = np.minimum(*ends), np.maximum(*ends)
+            scale = np.where(np.abs(scale) < _SILENT, _SILENT, scale)
+            low, high = np.sort([(low - shift) / scale, (high - shift) / scale], axis=0)
         shape = (groups, 1, outputs)
-        return Bounds(*(end.astype(np.float32).reshape(shape) for end in (low, high)))
+        ends = (end.reshape(shape) * self.scale(site, groups) for end in (low, high))
+        return Bounds(*(end.astype(np.float32) for end in ends))
 
     def kept(self, rows: Rows, value: str, axis: int) -> Rows:
         """Bring rows of a value of the original to what the cut model has of it."""
