@@ -121,7 +121,7 @@ def _joined(view: View, trace: Trace, collected: Collected, site: Site) -> Site:
     value = site.output
     after = _only_reader(view, value)
     if after is not None and after.op_type == "BatchNormalization":
-        if not all(view.is_constant(v) for v in after.inputs[1:5]):
+        if any(view.fixed(v) is None for v in after.inputs[1:5]):
             return site
         site, value = replace(site, norm=after), after.outputs[0]
         after = _only_reader(view, value)
@@ -174,7 +174,8 @@ def _depends(view: View, value: str, source: str) -> bool:
 
 def affine_of(view: View, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scale and shift of a BatchNormalization, per channel."""
-    gamma, beta, mean, variance = (view.constant(v).astype(np.float64) for v in norm.inputs[1:5])
+    found = [view.fixed(v) for v in norm.inputs[1:5]]
+    gamma, beta, mean, variance = (a.astype(np.float64) for a in found if a is not None)
     epsilon = norm.attributes.get("epsilon", 1e-5)
     assert isinstance(epsilon, float)
     scale = gamma / np.sqrt(variance + epsilon)

@@ -130,6 +130,18 @@ class View:
             self._arrays[original] = array
         return self._arrays[original]
 
+    def fixed(self, value: str) -> Array | None:
+        """Return what a value always is; None where it is computed.
+
+        Exporters write equal vectors once, and hand them to the other readers through Identity.
+        """
+        while value not in self.uses:
+            node = self.producers.get(value)
+            if node is None or node.op_type != "Identity":
+                return None
+            value = node.inputs[0]
+        return self.constant(value)
+
     @cached_property
     def producers(self) -> dict[str, Node]:
         """Map every computed value to the node that makes it."""

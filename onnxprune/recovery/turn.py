@@ -156,7 +156,9 @@ def _full(view: View, site: Site) -> tuple[Array, Array]:
     inputs = view.by_index[edge.node].inputs if edge is not None else ()
     if edge is None or edge.slot >= len(inputs) or not inputs[edge.slot]:
         return weight, np.zeros(weight.shape[1])
-    return weight, view.constant(inputs[edge.slot]).reshape(-1).astype(np.float64)
+    bias = view.fixed(inputs[edge.slot])
+    assert bias is not None
+    return weight, bias.reshape(-1).astype(np.float64)
 
 
 def _mask(keeps: Keeps, site: Site, value: str, size: int) -> NDArray[np.bool_]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from onnxprune.layers.readers import Reader
+from onnxprune.layers.readers import Reader, collect_readers
 from onnxprune.sensitivity import reconstruction
 from onnxprune.sensitivity.reconstruction import eliminate
+from tests import nets
 
 RIDGE = reconstruction._RIDGE
 
@@ -80,3 +81,21 @@ def test_a_copy_goes_first_and_for_nothing():
     found = eliminate([r], np.zeros(6, int))
     assert found.order[0] in (0, 5)
     assert found.errors[1] < 1e-2 * found.errors[2]
+
+
+def test_it_does_not_matter_whether_normalizations_are_folded():
+    orders = []
+    for name in ("digits_resnet", "digits_resnet_bn"):
+        found = nets.digits(name, samples=64)
+        groups, feeds = found.coupling.groups, list(found.samples.feeds(range(64), 32))
+        readers = collect_readers(
+            found.view, found.traces[0], found.coupling, groups, feeds, seed=0
+        )
+        made = {n: eliminate(r, np.zeros(len(r[0].places), int)) for n, r in readers.items()}
+        orders.append({name: (e.order.tolist(), e.errors) for name, e in made.items()})
+    folded, kept = orders
+    assert len(folded) >= 5
+    assert folded.keys() == kept.keys()
+    for name, (order, errors) in folded.items():
+        assert order == kept[name][0]
+        np.testing.assert_allclose(errors, kept[name][1], rtol=1e-5)
