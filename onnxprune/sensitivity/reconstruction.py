@@ -107,7 +107,7 @@ class _State:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.inverse = linalg.inv(reader.moments + _damping(reader) * np.eye(len(reader.moments)))
-        self.weight = reader.scaled
+        self.weight = reader.weight.copy()
 
     def scores(self, channels: NDArray[np.int64]) -> Array:
         costs = np.zeros(len(channels))
