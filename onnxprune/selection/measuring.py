@@ -19,7 +19,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.recovery.recover import enough, fitting
 from onnxprune.recovery.refit import refit
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
@@ -173,7 +173,7 @@ class Task:
 
     def _refitted(
         self, group: Group, gone: NDArray[np.int64], nodes: Collection[int]
-    ) -> onnx.ModelProto | None:
+    ) -> tuple[onnx.ModelProto, Keeps] | None:
         """Cut channels of one group, and refit some layers."""
         found, progress = self.found, Silent()
         keeps = keep_masks([(group, gone)], found.coupling.collected.sizes)
@@ -183,10 +183,11 @@ class Task:
             return None
         seed = self.options.seed
         feeds = fitting(found, self.splits.fit, seed)
-        return refit(
+        made = refit(
             found.view, found.traces[0], found.coupling.collected, model, keeps, feeds,
             seed=seed, progress=progress, only=nodes,
-        ).model  # fmt: skip
+        )  # fmt: skip
+        return made.model, keeps
 
     def rest(self, groups: Sequence[Group]) -> tuple[Sensitivity, str]:
         """Perturb, or sketch by gradients what cannot be perturbed in time; also say why."""

@@ -23,6 +23,7 @@ from onnxprune.layers.subspace import is_linear, subspace
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
+from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -40,7 +41,9 @@ _SHARES = (0.25, 0.5, 0.75)  # of a group read by recurrent layers that are cut 
 _LEAST = 1e-9  # relative error that counts as none
 
 
-Refitted = Callable[[Group, NDArray[np.int64], Collection[int]], onnx.ModelProto | None]
+Refitted = Callable[
+    [Group, NDArray[np.int64], Collection[int]], tuple[onnx.ModelProto, Keeps] | None
+]
 """Cuts channels of a group and refits the layers of some nodes; None where that is impossible."""
 
 
@@ -127,9 +130,9 @@ def _cut(
     found = {}
     for share in _SHARES:
         gone = max(int(share * group.size) // group.step, 1) * group.step
-        model = refitted(group, eliminated.order[:gone], nodes) if gone < group.size else None
-        if model is not None:
-            found[gone] = whole.error(model)
+        made = refitted(group, eliminated.order[:gone], nodes) if gone < group.size else None
+        if made is not None:
+            found[gone] = whole.error(made[0], keeps=made[1])
     return found
 
 
@@ -148,6 +151,12 @@ class _Whole:
         self.view, self.feeds, self.outputs = view, feeds, outputs
         session = Session(with_outputs(view.real, outputs))
         self.change = OutputChange([session.run(feed, outputs) for feed in feeds])
+
+    def narrowed(self, keeps: Keeps) -> OutputChange:
+        """Compare with what a cut leaves of the outputs."""
+        if not any(axis.value in self.outputs for axis in keeps):
+            return self.change
+        return OutputChange([narrow(self.change.clean(n), keeps) for n in range(len(self.feeds))])
 
     def levels(self, narrowing: _Narrowing, step: int) -> dict[int, float]:
         """Return the output's error at a few widths, by channels gone."""
@@ -173,15 +182,18 @@ class _Whole:
             _exchange(student, reader, narrowing.stand_in(reader, gone))
         return student.model
 
-    def error(self, given: onnx.ModelProto, known: Sequence[Feeds] | None = None) -> float:
+    def error(
+        self, given: onnx.ModelProto, known: Sequence[Feeds] | None = None, keeps: Keeps = WHOLE
+    ) -> float:
         """Return the relative squared output error of a model; some of its values are known."""
+        change = self.narrowed(keeps)
         known = [{}] * len(self.feeds) if known is None else known
         model = with_outputs(upcast(given), self.outputs, known[0])
         session, read = Session(model), {value.name for value in model.graph.input}
         total = 0.0
         for number, (feed, inner) in enumerate(zip(self.feeds, known, strict=True)):
             values = {name: array for name, array in {**feed, **inner}.items() if name in read}
-            vector = self.change.vector(number, session.run(values, self.outputs))
+            vector = change.vector(number, session.run(narrow(values, keeps), self.outputs))
             total += float((vector.astype(np.float64) ** 2).sum())
         return total
 
