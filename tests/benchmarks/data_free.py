@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from networks import outputs
+from scoring import outputs
 from shared_data import Network, own_networks, shared_networks
 
 from onnxprune import pipeline
