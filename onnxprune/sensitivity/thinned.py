@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.student import Student
-from onnxprune.model.view import Edge, View, build_view
+from onnxprune.model.view import Edge, Node, View, build_view
 from onnxprune.rewrite.keeps import keep_masks, per_block
 
 __all__ = ["thin"]
@@ -35,7 +35,8 @@ def thin(
     View
     dict of group name to float
         What stays of each of its channels: 1 - share, or 1 where some exit reads no float weight
-        of its own (products of two activations, shared or quantized weights, bodies).
+        of its own (products of two activations, shared or quantized weights, grouped
+        convolutions, bodies).
     """
     student = Student(view.model, (), view.base)
     stays = {}
@@ -60,16 +61,32 @@ def _read(
 
     Statistics over the channels are the same of thinned ones: they need nothing.
     """
-    constant = {m.axis.value: m.axis for m in group.members if view.is_constant(m.axis.value)}
-    for member in group.members:
-        for index, contract in coupling.contracts.get(member.axis, ()):
+    axes = [m.axis for m in group.members]
+    for axis in axes:
+        for index, contract in coupling.contracts.get(axis, ()):
             if contract.how != "sum":
                 continue
             node = view.by_index[index]
-            edges = [Edge(index, s) for s, v in enumerate(node.inputs) if v in constant]
-            if node.owner >= 0 or not edges:
-                yield Edge(index, contract.slot), None
-            for edge in edges if node.owner < 0 else ():
-                axis = constant[node.inputs[edge.slot]]
-                own = student.owns(edge) and view.constant(axis.value).dtype.kind == "f"
-                yield edge, axis if own else None
+            constant = view.is_constant(axis.value)
+            found = (contract.slot, axis.axis) if constant else _weight(view, node, contract.slot)
+            slot, summed = found or (contract.slot, -1)
+            edge, value = Edge(index, slot), node.inputs[slot]
+            own = [a for a in axes if (a.value, a.axis) == (value, summed)]
+            fit = len(own) == 1 and node.owner < 0 and student.owns(edge)
+            yield edge, own[0] if fit and view.constant(value).dtype.kind == "f" else None
+
+
+def _weight(view: View, node: Node, slot: int) -> tuple[int, int] | None:
+    """Return slot and axis of the constant that is summed over together with an input's axis."""
+    other = 1 - slot
+    if slot > 1 or len(node.inputs) < 2 or not view.is_constant(node.inputs[other]):
+        return None
+    rank = view.constant(node.inputs[other]).ndim
+    if node.op_type == "MatMul" and rank > 1:
+        return other, rank - 2 if other else rank - 1
+    if slot > 0 or node.attributes.get("group", 1) != 1:
+        return None
+    if node.op_type == "Gemm":
+        return 1, 1 if node.attributes.get("transB") else 0
+    known = {"Conv": 1, "ConvTranspose": 0, "LSTM": 2, "GRU": 2, "RNN": 2}
+    return (1, known[node.op_type]) if node.op_type in known else None

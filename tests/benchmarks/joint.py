@@ -1,6 +1,6 @@
 """The damage of removing a random fifth of all channels, as single channels predict it.
 
-    python tests/benchmarks/joint.py [--nets NAME ...] [--draws 200] [--samples 128] [--fit 0]
+    python tests/benchmarks/joint.py [--nets NAME ...] [--draws 200] [--samples 128]
 
 Fifths of the channels of all groups together are drawn at random and really taken away (behind
 gates, nothing refitted); their damage is the relative squared change of the output. Rank
@@ -9,9 +9,6 @@ correlations over the draws, with their standard errors, of that and
 - scores: the sum of what each channel costs alone;
 - vectors: the squared norm of the sum of each channel's change of the output;
 - thinned: the same from single changes in the network thinned by a fifth (`Expansion`);
-- fitted (``--fit N``): the best that any sum of single vectors can do: vectors fitted to the true
-  changes of N other draws, by the best of three ridge strengths on the scored draws (a ceiling,
-  not a prediction; too low where N is not several times the number of channels);
 - halves: no prediction, but how the true damages on one half of the samples rank those on the
   other: nothing measured on some samples can do better on others.
 
@@ -26,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from gradient import Problem, look
 from numpy.typing import NDArray
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from shared_data import Network, own_networks, shared_networks
 
 from onnxprune.progress import Silent
@@ -84,29 +81,6 @@ def changes(problem: Problem, draws: Sequence[Gone]) -> tuple[Floats, NDArray[np
     return np.array(moved, np.float64), parity
 
 
-def fitted(problem: Problem, draws: Sequence[Gone], moved: Floats, count: int) -> Floats:
-    """Fit single vectors to other draws; return what the best strength says of these."""
-    others = drawn(problem, count, np.random.default_rng(1))
-    x, y = marks(problem, others), changes(problem, others)[0]
-    middle, mean = x.mean(axis=0), y.mean(axis=0)
-    centred = x - middle
-    true = (moved**2).sum(axis=1)
-    best = (-1.0, true)
-    for strength in (3.0, 30.0, 100.0):
-        gram = centred.T @ centred + strength * np.eye(x.shape[1])
-        vectors = np.linalg.solve(gram, centred.T @ (y - mean))
-        said = ((mean + (marks(problem, draws) - middle) @ vectors) ** 2).sum(axis=1)
-        best = max(best, (float(spearmanr(true, said).statistic), said), key=lambda b: b[0])
-    return best[1]
-
-
-def marks(problem: Problem, draws: Sequence[Gone]) -> Floats:
-    """Shape (draws, channels): 1 for what is gone."""
-    sizes = [(g.name, g.size) for g in problem.found.coupling.groups if g.exact]
-    rows = [np.concatenate([np.isin(np.arange(k), gone[n]) for n, k in sizes]) for gone in draws]
-    return np.array(rows, np.float64)
-
-
 def predictions(problem: Problem, draws: Sequence[Gone]) -> dict[str, Floats]:
     found = problem.found
     groups = [g for g in found.coupling.groups if g.exact]
@@ -138,15 +112,13 @@ def ranked(first: Floats, second: Floats) -> str:
     return f"{np.corrcoef(a, b)[0, 1]:6.3f}+-{np.std(many):.3f}"
 
 
-def row(network: Network, count: int, samples: int, fit: int) -> str:
+def row(network: Network, count: int, samples: int) -> str:
     problem = problem_of(network, samples)
     draws = drawn(problem, count, np.random.default_rng(0))
     moved, parity = changes(problem, draws)
     true = (moved**2).sum(axis=1)
     halves = [(moved[:, parity == half] ** 2).sum(axis=1) for half in range(2)]
     said = predictions(problem, draws)
-    if fit:
-        said["fitted"] = fitted(problem, draws, moved, fit)
     channels = sum(g.size for g in problem.found.coupling.groups if g.exact)
     cells = [*(ranked(true, each) for each in said.values()), ranked(*halves)]
     return (
@@ -155,14 +127,14 @@ def row(network: Network, count: int, samples: int, fit: int) -> str:
     )
 
 
-def table(names: list[str], draws: int, samples: int, fit: int) -> Iterator[str]:
-    columns = ["scores", "vectors", "thinned", *(["fitted"] if fit else []), "halves"]
+def table(names: list[str], draws: int, samples: int) -> Iterator[str]:
+    columns = ["scores", "vectors", "thinned", "halves"]
     heads = " ".join(f"{name:>13}" for name in columns)
     yield f"{'network':20} {'chan.':>5} {'damage':>6} {'spread':>6} {heads}"
     for network in (*own_networks(), *shared_networks()):
         small = network.present and network.path.stat().st_size < _LARGE
         if network.present and (network.name in names if names else small):
-            yield row(network, draws, samples, fit)
+            yield row(network, draws, samples)
 
 
 def main() -> None:
@@ -170,10 +142,9 @@ def main() -> None:
     parser.add_argument("--nets", nargs="*", default=[])
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--fit", type=int, default=0)
     given = parser.parse_args()
     print(f"onnxruntime {RUNTIME_VERSION}")
-    for line in table(given.nets, given.draws, given.samples, given.fit):
+    for line in table(given.nets, given.draws, given.samples):
         print(line, flush=True)
 
 

@@ -113,6 +113,28 @@ def test_thinning_weighs_every_exit_and_leaves_the_rest():
     assert [n.inputs for n in view.nodes] == [n.inputs for n in found.view.nodes]
 
 
+def test_thinning_leaves_the_weights_that_make_units():
+    """What reads an LSTM's units is its own R and the head; W, and biases, make them."""
+    found = nets.digits("digits_lstm")
+    (group,) = found.coupling.groups
+    view, _ = thin(found.view, found.coupling, [group], 0.25)
+    node = next(n for n in found.view.nodes if n.op_type == "LSTM")
+    for slot, factor in ((1, 1.0), (2, 0.75), (3, 1.0)):
+        before, after = (v.constant(node.inputs[slot]) for v in (found.view, view))
+        np.testing.assert_allclose(after, factor * before, rtol=1e-6)
+
+
+def test_convolutions_that_read_and_write_a_stream_are_weighed_once(tmp_path):
+    found = nets.look(nets.residual(), tmp_path)
+    view, stays = thin(found.view, found.coupling, found.coupling.groups, 0.25)
+    assert set(stays.values()) == {0.75}
+    read = [n for n in found.view.nodes if n.op_type == "Conv" and n.inputs[0] != "x"]
+    for node in read:
+        before, after = (v.constant(node.inputs[1]) for v in (found.view, view))
+        np.testing.assert_allclose(after, 0.75 * before, rtol=1e-6)
+    assert read
+
+
 def test_thinning_by_nothing_changes_nothing():
     found = nets.digits("digits_lstm")
     view, _ = thin(found.view, found.coupling, found.coupling.groups, 0.0)
