@@ -298,7 +298,9 @@ def _annotate(view: View, model: onnx.ModelProto, keeps: Keeps) -> None:
 def _resize(info: onnx.ValueInfoProto, sizes: Mapping[int, tuple[int, int]]) -> None:
     dims = info.type.tensor_type.shape.dim
     for number, (before, after) in sizes.items():
-        if number < len(dims) and dims[number].dim_value == before:
+        if number >= len(dims):
+            continue
+        if dims[number].dim_value == before:
             dims[number].dim_value = after
-        elif number < len(dims) and dims[number].HasField("dim_value"):
-            dims[number].ClearField("dim_value")
+        else:  # a number of other data, or a symbol that others keep ("4*batch")
+            dims[number].ClearField("value")

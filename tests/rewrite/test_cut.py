@@ -133,6 +133,16 @@ def test_stale_annotation_is_not_made_worse():
     assert not result.graph.value_info[0].type.tensor_type.shape.dim[1].HasField("dim_value")
 
 
+def test_symbol_of_a_cut_axis_goes_as_other_values_may_keep_it():
+    """Onnxruntime lets values whose shapes share their symbols share a buffer."""
+    model = _decorated()
+    model.graph.value_info[0].type.tensor_type.shape.dim[1].dim_param = "2*n"
+    looked = look(model)
+    result = looked.cut([one(looked.coupling.groups[0])])
+    dims = result.graph.value_info[0].type.tensor_type.shape.dim
+    assert [d.WhichOneof("value") for d in dims] == ["dim_param", None, "dim_value", "dim_value"]
+
+
 def _two_layers_with_one_bias(ir_version=8):
     net = Net()
     bias = net.weight(6, name="bias")
