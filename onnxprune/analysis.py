@@ -15,6 +15,7 @@ from onnxprune.data.probes import OwnFeeds, RandomFeeds
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
 from onnxprune.data.synthetic import random_feed, synthetic_samples
+from onnxprune.depth.branches import StandIn
 from onnxprune.errors import InputError
 from onnxprune.model.cost import CostModel
 from onnxprune.model.external import is_external
@@ -66,6 +67,10 @@ class Analysis:
         Widths that pay are multiples of these; empty where nobody asked.
     profiles : tuple of Profile
         At the sizes that the user wants to be timed; empty where nobody asked.
+    longer : Analysis, optional
+        The original, where residual branches of it are gone here.
+    gone : tuple of StandIn
+        These branches.
     """
 
     model: Model
@@ -81,6 +86,13 @@ class Analysis:
     probes: tuple[Feeds, ...]
     steps: Mapping[Axis, int] = field(default_factory=dict)
     profiles: tuple[Profile, ...] = ()
+    longer: "Analysis | None" = None
+    gone: tuple[StandIn, ...] = ()
+
+    @property
+    def original(self) -> "Analysis":
+        """The model that the user gave, with all of its branches."""
+        return self.longer or self
 
     @cached_property
     def verifier(self) -> Verifier:

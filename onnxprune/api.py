@@ -93,6 +93,7 @@ class Pruning(Measuring, Applying, total=False):
     max_drop: float | None
     require_certificate: bool
     multiple_of: int | None
+    branches: bool
 
 
 class Benching(Inputs, total=False):

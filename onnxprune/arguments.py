@@ -181,6 +181,13 @@ Recover = Annotated[
     bool,
     _repair("--recover/--no-recover", help="Refit the kept weights to the original, or not."),
 ]
+Branches = Annotated[
+    bool,
+    _cutting(
+        "--branches/--no-branches",
+        help="Let whole residual branches go too, where the result stays nearer for it.",
+    ),
+]
 Method = Annotated[
     Choice,
     _cutting(

@@ -13,6 +13,7 @@ from onnxprune import __version__
 from onnxprune.arguments import (
     AllowInterfaceChange,
     Batch,
+    Branches,
     Cache,
     Confidence,
     Data,
@@ -111,6 +112,7 @@ def run(
     samples: Samples = _DEFAULTS.samples,
     seed: Seed = _DEFAULTS.seed,
     recover: Recover = _DEFAULTS.recover,
+    branches: Branches = _DEFAULTS.branches,
     method: Method = _DEFAULTS.method,
     jobs: Jobs = _DEFAULTS.jobs,
     time_limit: TimeLimit = _DEFAULTS.time_limit,

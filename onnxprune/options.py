@@ -73,6 +73,8 @@ class Options:
         Seconds that measuring may take.
     recover : bool
         Whether the layers of the cut model are refitted to the original.
+    branches : bool
+        Whether residual branches may go as a whole, where that leaves less output error.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class Options:
     provider: str = "CPUExecutionProvider"
     time_limit: float = 120.0
     recover: bool = True
+    branches: bool = True
 
     def __post_init__(self) -> None:
         for name in ("macs", "params", "size", "latency"):

@@ -149,7 +149,9 @@ def prune(
     drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
     times = chosen.candidate.timed or workshop.time(settled, done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
-    report = summary.report(found, settled.proven, done, times, drop, options, remarks, known[0])
+    report = summary.report(
+        settled.found, settled.proven, done, times, drop, options, remarks, known[0]
+    )
     if pareto is not None:
         write_front(workshop, pareto)
     free = lossless(found, workshop.free, settled.proven.removed)
@@ -262,7 +264,7 @@ def replay(
         seed=wanted.number("seed"),
         samples=wanted.number("samples"),
     )
-    found = analyse(source, options, clock)
+    found = wanted.shortened(analyse(source, options, clock))
     clock.stage("cut")
     proven = _replayed(found, wanted)
     splits = split_samples(len(found.samples), options.seed)
@@ -305,7 +307,7 @@ def verify(
     """
     clock = Clock(progress or Silent())
     wanted = load_plan(plan, load(source))
-    found = analyse(source, wanted.looking(options), clock)
+    found = wanted.shortened(analyse(source, wanted.looking(options), clock))
     clock.stage("verify")
     keeps = wanted.keeps(found.coupling.collected.sizes)
     recut = _recut(found, wanted)

@@ -1,7 +1,7 @@
 """The plan: which channels go, bound to one model, replayable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +13,8 @@ from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
+from onnxprune.depth.branches import Branch, StandIn
+from onnxprune.depth.shorten import shorten
 from onnxprune.errors import InputError
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
@@ -53,6 +55,24 @@ class Plan:
         assert isinstance(dims, dict)
         return {name: tuple(shape) for name, shape in dims.items()}
 
+    def shortened(self, found: Analysis) -> Analysis:
+        """Return a model without the branches that are gone in the plan.
+
+        Raises
+        ------
+        InputError
+            If the model has no such branches.
+        """
+        entries = self.content["branches"]
+        assert isinstance(entries, list)
+        gone = [StandIn(Branch(**e["branch"]), np.asarray(e["held"], float)) for e in entries]
+        for one in gone:
+            node = found.view.producers.get(one.branch.total)
+            if node is None or node.op_type != "Add" or one.branch.value not in node.inputs:
+                msg = f"the plan's branch {one.branch.value} ends in no sum of this model"
+                raise InputError(msg)
+        return shorten(found, gone, change_interface=bool(self.content["allow_interface_change"]))
+
     def number(self, field: str) -> int:
         """Return ``seed`` or ``samples``."""
         value = self.content[field]
@@ -67,7 +87,7 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether nothing is cut."""
-        return not self.content["removed"]
+        return not self.content["removed"] and not self.content["branches"]
 
     @property
     def refitted(self) -> bool:
@@ -210,6 +230,7 @@ def make_plan(
             "added": list(added),
             "recovered": options.recover,
             "constants": [e for a, h in constants.items() if (e := _held(a, h, keeps))],
+            "branches": [_branch(one) for one in found.gone],
             "removed": [_cut(found, axis, mask) for axis, mask in named(keeps)],
             "groups": [
                 _entry(g, list(map(int, gone)), steps.get(g.name))
@@ -218,6 +239,10 @@ def make_plan(
             ],
         }
     )
+
+
+def _branch(gone: StandIn) -> dict[str, object]:
+    return {"branch": asdict(gone.branch), "held": gone.held.tolist()}
 
 
 def _held(axis: Axis, held: NDArray[np.float64], keeps: Keeps) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
+from onnxprune.depth.branches import dead_nodes
 from onnxprune.model.cost import Cost, CostModel
 from onnxprune.model.peak import peak_activations
 from onnxprune.model.scopes import graphs_of, numbered_nodes
@@ -128,7 +129,8 @@ def report(
     -------
     Report
     """
-    before = _before(found, timed)
+    original = found.original
+    before = _before(original, timed)
     after, folding = _after(found, recovered.model, proven.keeps, timed)
     own = [*synthetic(found), *types(found), *noise(found, proven)]
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
@@ -140,7 +142,7 @@ def report(
         ratios=_ratios(before, after, timed),
         drop=drop,
         removed=_removed(found, proven.keeps),
-        groups=_with_methods(_changes(found.coupling.groups, proven.removed), measured),
+        groups=_with_methods(_changes(found, proven.removed), measured),
         verified={"max_rel_error": proven.error, "samples": len(found.probes)},
         dims=found.dims,
         options={field.name: _said(options, field.name) for field in fields(options)},
@@ -150,9 +152,10 @@ def report(
         warnings=[*own, *remarks, *folding, *timed.warnings, *slow],
         refitted=recovered.refitted,
         rescaled=_rescaled(found, proven.keeps),
-        added=_added(found.view.model, recovered.model),
+        added=_added(original.view.model, recovered.model),
         profiles=timed.profiles,
         interface=_interface(found, proven.keeps),
+        removed_nodes=_gone(found),
     )
 
 
@@ -183,7 +186,7 @@ def _after(
     view = build_view(model, found.model.path)
     seen = trace(view, narrow(found.stated_feed(), keeps))
     cost = CostModel(view, seen).total
-    size = found.model.bytes - round(found.costs.total.bytes - cost.bytes)
+    size = found.model.bytes - round(found.original.costs.total.bytes - cost.bytes)
     folded = fold(found.expansion, model)
     if folded.model.ByteSize() < LARGEST_PROTO:
         size = len(folded.model.SerializeToString())
@@ -269,14 +272,20 @@ def _added(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(name for name in names(after) if name not in known)
 
 
+def _gone(found: Analysis) -> tuple[str, ...]:
+    """Name the nodes that went with whole branches."""
+    return tuple(n.name for n in dead_nodes(found.original.view, found.view.model))
+
+
 def _changes(
-    groups: Sequence[Group], removed: Sequence[tuple[Group, Sequence[int]]]
+    found: Analysis, removed: Sequence[tuple[Group, Sequence[int]]]
 ) -> tuple[GroupChange, ...]:
-    """List all groups with their channels before and after."""
-    gone = {group.name: len(channels) for group, channels in removed}
+    """List all groups with their channels before and after; none where a whole branch went."""
+    left = {group.name: group.size for group in found.coupling.groups}
+    left |= {group.name: group.size - len(channels) for group, channels in removed}
     return tuple(
-        GroupChange(g.name, g.kind, g.size, g.size - gone.get(g.name, 0), g.exact, "plan")
-        for g in groups
+        GroupChange(g.name, g.kind, g.size, left.get(g.name, 0), g.exact, "plan")
+        for g in found.original.coupling.groups
     )
 
 

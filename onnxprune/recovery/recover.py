@@ -93,6 +93,7 @@ def recover(
     Parameters
     ----------
     found : Analysis
+        Of what was cut; layers are refitted to its original.
     proven : Proven
     splits : Splits
     seed : int
@@ -104,9 +105,9 @@ def recover(
     -------
     Recovered
     """
-    if not enough(splits) or not proven.removed:
+    if not enough(splits) or not (proven.removed or found.longer):
         return plain(proven)
-    judge = _Judge(found, proven.keeps, list(found.samples.feeds(splits.select, _BATCH)))
+    judge = _Judge(found.original, proven.keeps, list(found.samples.feeds(splits.select, _BATCH)))
     before = judge.error(proven.model)
     sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
@@ -211,10 +212,11 @@ class _Sweeps:
 
     def sweep(self, now: Recovered, turns: Sequence[Turn], number: int) -> Recovered:
         """Refit every layer once more."""
+        original = self.found.original
         done = refit(
-            self.found.view,
-            self.found.traces[0],
-            self.found.coupling.collected,
+            original.view,
+            original.traces[0],
+            original.coupling.collected,
             now.model,
             self.proven.keeps,
             self.fit,

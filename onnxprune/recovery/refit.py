@@ -202,10 +202,12 @@ def refit(
     -------
     Refit
     """
-    edited = Student(student, [narrow(feed, keeps) for feed in feeds], view.base)
+    fed = [narrow(feed, keeps) for feed in feeds]
+    edited = Student(student, fed, view.base, original=view.model)
     sweep = _Sweep(view, trace, edited, keeps, turns)
     layers: list[Site | Recurrence] = [*find_sites(view, trace, collected), *find_recurrences(view)]
     layers = [layer for layer in layers if only is None or layer.node.index in only]
+    layers = [layer for layer in layers if edited.has(layer.node.index)]
     layers.sort(key=lambda layer: layer.node.index)
     sites = [layer for layer in layers if isinstance(layer, Site)]
     if not layers:

@@ -9,7 +9,10 @@ from onnxprune import summary
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
+from onnxprune.depth.branches import StandIn
+from onnxprune.depth.shorten import shorten
 from onnxprune.lossless.find import Free
+from onnxprune.model.cost import CostModel
 from onnxprune.options import Options
 from onnxprune.plan import Plan, make_plan
 from onnxprune.progress import Progress
@@ -21,7 +24,7 @@ from onnxprune.search import stages
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.pace import Pace
 from onnxprune.selection.promise import keep_predicted, keep_promises
-from onnxprune.selection.settle import Settled, settle
+from onnxprune.selection.settle import Settled, candidates, settle
 from onnxprune.selection.widths import unmatched
 from onnxprune.sensitivity.values import Sensitivity
 
@@ -134,10 +137,34 @@ class Workshop:
         settled, repaired, timed = keep_promises(binding, predicted, self._repaired, self.time)
         return self._judged(budget, settled, repaired, timed)
 
+    def shortened(self, gone: Sequence[StandIn]) -> "Workshop":
+        """Return a workshop for the model without some residual branches."""
+        if not gone:
+            return self
+        change = self.options.allow_interface_change
+        found = shorten(self.found, gone, change_interface=change)
+        if self.pace is not None:
+            costs = CostModel(found.view, found.stated, self.pace.left(found))
+            found = replace(found, costs=costs)
+        known = self.measured.groups
+        groups = [
+            g
+            for g in candidates(found, self.options)
+            if g.name in known and len(known[g.name].order) == g.size
+        ]
+        return replace(self, found=found, groups=groups)
+
+    def left(self, budget: Budget) -> Budget:
+        """Return what is left of a budget of the original when branches are gone."""
+        saved = self.found.original.costs.total - self.found.costs.total
+        return replace(budget, gone=saved)
+
     def notes(self, settled: Settled) -> list[str]:
         """Gather what the stages had to say."""
+        gone = [one.branch.value for one in settled.found.gone]
         return [
             *unmatched(self.found, self.options.exclude),
+            *([f"whole residual branches gone: {', '.join(gone)}"] if gone else []),
             *(self.pace.notes if self.pace else ()),
             *summary.notes(self.splits, settled, self.measured),
         ]
@@ -145,7 +172,7 @@ class Workshop:
     def plan(self, settled: Settled, recovered: Recovered) -> Plan:
         """Write down what goes, so that it can be repeated."""
         return make_plan(
-            self.found,
+            settled.found,
             settled.proven.removed,
             settled.proven.keeps,
             self.options,
@@ -169,7 +196,7 @@ class Workshop:
     def finished(self, candidate: Candidate) -> Candidate:
         """Refit what may be written with the selection samples, whose say it has had."""
         done = stages.finished(
-            self.found,
+            candidate.settled.found,
             candidate.settled.proven,
             self.splits,
             self.options,
@@ -185,7 +212,7 @@ class Workshop:
 
     def _repaired(self, settled: Settled) -> Recovered:
         return stages.repaired(
-            self.found,
+            settled.found,
             settled.proven,
             self.splits,
             self.options,

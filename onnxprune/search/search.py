@@ -7,6 +7,7 @@ from onnxprune.errors import BudgetError
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise
 from onnxprune.search.candidate import Candidate, Workshop, said
+from onnxprune.search.depth import shallower
 from onnxprune.search.path import last_allowed, walk
 from onnxprune.selection.budget import Budget, farthest
 
@@ -91,7 +92,7 @@ def _faster(workshop: Workshop, candidate: Candidate, promise: Promise) -> Candi
 
 
 def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
-    candidate = workshop.promised(budget)
+    candidate = shallower(workshop, budget, workshop.promised(budget))
     if promise.limit is not None and candidate.losses.drop > promise.limit:
         lost = candidate.losses
         reason = f"on {lost.samples} selection samples the drop is {lost.drop:.4f}"

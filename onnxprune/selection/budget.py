@@ -8,6 +8,7 @@ from onnxprune.options import Options
 
 __all__ = ["Budget", "budget_of", "farthest"]
 
+_NOTHING = Cost(0, 0, 0)
 _FARTHEST = 0.05  # nobody keeps a model below this ratio
 
 
@@ -23,11 +24,14 @@ class Budget:
         Of the original.
     overhead : float
         Bytes of the file that are not constants.
+    gone : Cost
+        What is saved already, before any channel goes.
     """
 
     ratios: Mapping[str, float]
     total: Cost
     overhead: float = 0.0
+    gone: Cost = _NOTHING
 
     def reached(self, saved: Cost) -> dict[str, float]:
         """Return the ratio of each budgeted quantity after a saving."""
@@ -56,7 +60,8 @@ class Budget:
         return whole + self.overhead if name == "bytes" else whole
 
     def _ratio(self, name: str, saved: Cost) -> float:
-        return 1.0 - float(getattr(saved, name)) / max(self._whole(name), 1.0)
+        gone = float(getattr(saved, name)) + float(getattr(self.gone, name))
+        return 1.0 - gone / max(self._whole(name), 1.0)
 
 
 def budget_of(options: Options, total: Cost, file_bytes: int) -> Budget | None:

@@ -73,6 +73,15 @@ class Pace:
             for term in terms
         ]
 
+    def left(self, found: Analysis) -> list[Term]:
+        """Return the times of what a model without some branches still runs."""
+        nodes = {node.name for node in found.view.nodes}
+        return [
+            term
+            for term in self.terms
+            if (term.node in nodes if term.node else _written(found, term))
+        ]
+
     def worst(self, keeps: Keeps) -> float:
         """Return the highest of the profiles' predicted ratios under a cut."""
         kept = fractions(keeps)
@@ -81,6 +90,10 @@ class Pace:
             / _total(terms)
             for terms in self.profiles
         )
+
+
+def _written(found: Analysis, term: Term) -> bool:
+    return not term.axes or term.axes[0].value in found.stated.shapes
 
 
 def _total(terms: Sequence[Term]) -> float:

@@ -19,10 +19,11 @@ __all__ = ["Settled", "candidates", "settle"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settled:
-    """A selection that reaches the budget, and the proven cut that it makes."""
+    """A selection that reaches the budget, and the proven cut of a model that it makes."""
 
     selection: Selection
     proven: Proven
+    found: Analysis
 
 
 def candidates(found: Analysis, options: Options) -> list[Group]:
@@ -67,7 +68,7 @@ def settle(
             _raise_unmet(found, budget, selection, guilty)
         proven = prove(found, selection.removed)
         if not proven.guilty:
-            return Settled(selection, replace(proven, guilty=guilty))
+            return Settled(selection, replace(proven, guilty=guilty), found)
         guilty |= proven.guilty
         rest = [g for g in groups if g.name not in guilty]
         if not rest:

@@ -28,6 +28,7 @@ PLAN = {
     "added": [],
     "recovered": False,
     "constants": [],
+    "branches": [],
     "removed": [{"value": "w", "axis": 0, "positions": [1, 2], "initializer": True}],
     "groups": [
         {

@@ -63,7 +63,7 @@ class Bench:
     judged_held: object = None
     asked: list = field(default_factory=list)
     done: list = field(default_factory=list)
-    options: Options = field(default_factory=Options)
+    options: Options = field(default_factory=lambda: Options(branches=False))
     progress: object = field(default_factory=Silent)
     groups: tuple = ()
 

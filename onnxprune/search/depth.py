@@ -1,0 +1,166 @@
+"""Whole residual branches as one more move: they go where the rest then stays nearer.
+
+What a branch's loss costs shows only once the layers behind it are refitted and the budget is met
+with fewer channels lost elsewhere. So the few branches that promise most are tried in earnest, on
+fewer samples; the best of them stays out, until none helps any more.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from onnxprune.analysis import Analysis
+from onnxprune.data.splits import Splits
+from onnxprune.depth.branches import StandIn, dead_nodes, find_branches, stand_ins, without
+from onnxprune.errors import BudgetError, VerificationError
+from onnxprune.model.cost import Cost
+from onnxprune.model.frontier import float_frontier
+from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.search.candidate import Candidate, Workshop
+from onnxprune.selection.budget import Budget
+from onnxprune.sensitivity.output import OutputChange
+
+__all__ = ["shallower"]
+
+_TRIED = 3  # branches per round
+_FITTED = 128  # samples that trials are refitted on
+_SEEN = 64  # samples that branches are ranked on
+_BATCH = 8
+_LEAST = 0.01  # share of the budgeted quantity that a branch must hold
+_BETTER = 0.98  # of the squared error: what is given up must bring something
+
+
+def shallower(workshop: Workshop, budget: Budget, candidate: Candidate) -> Candidate:
+    """Look for a candidate without some residual branches that is nearer to the original.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    budget : Budget
+    candidate : Candidate
+        With all branches, within the budget.
+
+    Returns
+    -------
+    Candidate
+        The one given where no other has less output error on the selection samples.
+    """
+    if not _worthwhile(workshop, candidate):
+        return candidate
+    workshop.progress.stage("branches")
+    deadline = time.monotonic() + workshop.options.time_limit
+    trial = replace(workshop, splits=_fewer(workshop.splits, workshop.options.seed))
+    ranked = _ranked(trial, budget)
+    gone: list[StandIn] = []
+    best = _error(trial, budget, gone) if ranked else 0.0  # as the trials are: on fewer samples
+    while ranked and time.monotonic() < deadline:
+        tried: list[tuple[float, StandIn]] = []
+        for one in ranked[:_TRIED]:
+            if time.monotonic() < deadline:
+                tried.append((_error(trial, budget, [*gone, one]), one))
+        error, chosen = min(tried, key=lambda pair: pair[0])
+        if not error < _BETTER * best:
+            break
+        best, gone = error, [*gone, chosen]
+        ranked = [one for one in ranked if one is not chosen]
+    return _nearer(workshop, budget, candidate, gone)
+
+
+def _worthwhile(workshop: Workshop, candidate: Candidate) -> bool:
+    """Whether branches may go: what they cost is known, and something makes up for them."""
+    found = workshop.found
+    if not workshop.options.branches or candidate.recovered.way is None:
+        return False
+    plain = found.view.real is found.view.model and not found.expansion.calls
+    counted = workshop.pace is None or len(workshop.pace.profiles) == 1
+    real = not found.samples.synthetic and not workshop.splits.shared
+    return plain and counted and real
+
+
+def _fewer(splits: Splits, seed: int) -> Splits:
+    if len(splits.fit) <= _FITTED:
+        return splits
+    chosen = np.random.default_rng(seed).choice(splits.fit, _FITTED, replace=False)
+    return replace(splits, fit=np.sort(chosen))
+
+
+def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
+    """Sort branches by what their loss changes at once, for what it saves; leave out the rest."""
+    found, splits = workshop.found, workshop.splits
+    branches = find_branches(found.view, found.traces[0], found.coupling)
+    if not branches:
+        return []
+    seen = list(found.samples.feeds(splits.fit[:_SEEN], _BATCH))
+    means = stand_ins(found.view, branches, seen)
+    judged = _Change(found, list(found.samples.feeds(splits.select[:_SEEN], _BATCH)))
+    scored = []
+    for one in means:
+        saved = _share(found, budget, one)
+        if saved >= _LEAST and not _kept(found, workshop.options.exclude, one):
+            scored.append((judged.error(one) / saved, one))
+    return [one for _, one in sorted(scored, key=lambda pair: pair[0])]
+
+
+def _share(found: Analysis, budget: Budget, one: StandIn) -> float:
+    """Return the least share of a budgeted quantity that a branch holds."""
+    dead = dead_nodes(found.view, without(found.view.model, [one]))
+    names, values = {n.name for n in dead}, {v for n in dead for v in n.outputs}
+    values |= {v for n in dead for v in n.inputs if found.view.is_constant(v)}
+    saved = Cost(0, 0, 0)
+    for term in found.costs.terms:
+        if term.node in names or (not term.node and term.axes and term.axes[0].value in values):
+            saved += term.cost
+    return 1.0 - max(budget.reached(saved).values())
+
+
+def _kept(found: Analysis, patterns: Sequence[str], one: StandIn) -> bool:
+    """Whether a pattern names a node or value of a branch."""
+    nodes = dead_nodes(found.view, without(found.view.model, [one]))
+    names = {name for n in nodes for name in (n.name, f"op:{n.op_type}", *n.inputs, *n.outputs)}
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+class _Change:
+    """What the loss of one branch changes, nothing else being done."""
+
+    def __init__(self, found: Analysis, feeds: Sequence[Feeds]) -> None:
+        self._model, self._feeds = found.view.model, feeds
+        self._names = float_frontier(found.view, found.traces[0])
+        whole = Session(with_outputs(found.view.real, self._names))
+        self._change = OutputChange([whole.run(feed, self._names) for feed in feeds])
+
+    def error(self, one: StandIn) -> float:
+        session = Session(with_outputs(without(self._model, [one]), self._names))
+        vectors = (self._change.vector(n, session.run(f, self._names)) for n, f in self._each())
+        return float(sum((v.astype(np.float64) ** 2).sum() for v in vectors))
+
+    def _each(self) -> Iterator[tuple[int, Feeds]]:
+        yield from enumerate(self._feeds)
+
+
+def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float:
+    """Return the output error of a candidate without some branches; infinite if there is none."""
+    try:
+        made = workshop.shortened(gone)
+        error = made.make(made.left(budget)).recovered.after
+    except (BudgetError, VerificationError):
+        return float("inf")
+    return float("inf") if error is None else error
+
+
+def _nearer(
+    workshop: Workshop, budget: Budget, candidate: Candidate, gone: Sequence[StandIn]
+) -> Candidate:
+    """Make the candidate in earnest; keep the nearer one."""
+    if not gone:
+        return candidate
+    made = workshop.shortened(gone)
+    try:
+        shorter = made.promised(made.left(budget))
+    except (BudgetError, VerificationError):
+        return candidate
+    before, after = candidate.recovered.after, shorter.recovered.after
+    return shorter if before is not None and after is not None and after < before else candidate

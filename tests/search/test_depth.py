@@ -1,0 +1,74 @@
+"""Whole branches go where they do little, and only there; the plan can be repeated and checked."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxprune import pipeline
+from onnxprune.errors import InputError
+from onnxprune.options import Options
+from onnxprune.plan import Plan
+from tests import nets
+
+IDLE = "/2/second/second.0/Conv"  # its branch does next to nothing in the model below
+DATA = nets.MODELS / "digits_images.npz"
+CHOICES = {"macs": 0.75, "samples": 96, "data": DATA}
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A network with an idle branch, and what becomes of it."""
+    folder = tmp_path_factory.mktemp("idle")
+    model = onnx.load(nets.MODELS / "digits_resnet.onnx")
+    node = next(n for n in model.graph.node if n.name == IDLE)
+    weight = next(t for t in model.graph.initializer if t.name == node.input[1])
+    small = numpy_helper.to_array(weight) * np.float32(0.01)
+    weight.CopyFrom(numpy_helper.from_array(small, weight.name))
+    onnx.save(model, folder / "in.onnx")
+    report = pipeline.run(
+        folder / "in.onnx", folder / "out.onnx", Options(**CHOICES), save_plan=folder / "plan.json"
+    )
+    return folder, report
+
+
+def test_an_idle_branch_goes(idle):
+    folder, report = idle
+    assert IDLE in report.removed_nodes
+    assert report.ratios.macs <= 0.75
+    widths = {group.name: group.after for group in report.groups}
+    assert widths["/2/first/first.0/Conv"] == 0
+    assert not {n.name for n in onnx.load(folder / "out.onnx").graph.node} & {*report.removed_nodes}
+    assert any("branches gone" in warning for warning in report.warnings)
+
+
+def test_it_is_repeated_and_checked(idle):
+    folder, report = idle
+    again = pipeline.apply(
+        folder / "in.onnx", folder / "again.onnx", folder / "plan.json", Options(data=DATA)
+    )
+    assert (folder / "again.onnx").read_bytes() == (folder / "out.onnx").read_bytes()
+    assert again.removed_nodes == report.removed_nodes
+    checked = pipeline.verify(
+        folder / "in.onnx", folder / "out.onnx", folder / "plan.json", Options()
+    )
+    assert checked.ok
+    other = pipeline.verify(folder / "in.onnx", folder / "in.onnx", folder / "plan.json", Options())
+    assert not other.ok
+
+
+@pytest.mark.parametrize("choice", [{"branches": False}, {"exclude": (IDLE,)}])
+def test_a_branch_stays_on_request(idle, choice):
+    folder, _ = idle
+    report = pipeline.prune(folder / "in.onnx", Options(**CHOICES, **choice)).report
+    assert IDLE not in report.removed_nodes
+
+
+def test_a_plan_of_branches_that_are_not_there(idle):
+    folder, _ = idle
+    content = json.loads((folder / "plan.json").read_text())
+    content["branches"][0]["branch"]["value"] = "nowhere"
+    with pytest.raises(InputError, match="nowhere ends in no sum"):
+        pipeline.replay(folder / "in.onnx", Plan(content), Options())
