@@ -1,6 +1,7 @@
 """Run the main job on real networks and score the results on labelled samples nobody chose on.
 
-    python tests/benchmarks/networks.py [--macs 0.7 0.5] [--only NAME] [--no-recover]
+    python tests/benchmarks/networks.py [--macs 0.7 0.5 | --latency 0.7] [--only NAME]
+        [--no-recover] [--no-branches]
 
 Calibrates on one set of inputs and scores on another. Prints per network and ratio: accuracy (or
 relative L2 change) before and after with the paired 95 % interval of the difference, MACs, measured
@@ -51,8 +52,9 @@ def one(name: str, ratio: float, given: argparse.Namespace) -> str:
         np.savez(data, **{first: network.calibration()})
         options = Options(
             data=data,
-            macs=ratio,
+            **{"latency" if given.latency else "macs": ratio},
             recover=not given.no_recover,
+            branches=not given.no_branches,
             samples=given.samples,
             time_limit=given.time_limit,
         )
@@ -78,8 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.7, 0.5])
+    parser.add_argument("--latency", type=float, nargs="+", default=[])
     parser.add_argument("--only", default="")
     parser.add_argument("--no-recover", action="store_true")
+    parser.add_argument("--no-branches", action="store_true")
     parser.add_argument("--samples", type=int, default=Options().samples)
     parser.add_argument("--time-limit", type=float, default=Options().time_limit)
     given = parser.parse_args(arguments)
@@ -91,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not network.present:
             print(f"{network.name:26} absent: {network.path}")
             continue
-        for ratio in given.macs:
+        for ratio in given.latency or given.macs:
             print(alone(network.name, ratio, given), flush=True)
     print(
         f"\n{platform.processor() or platform.machine()}, python {platform.python_version()}, "
