@@ -6,7 +6,7 @@ fewer samples; the best of them stays out, until none helps any more.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -134,11 +134,9 @@ class _Change:
 
     def error(self, one: StandIn) -> float:
         session = Session(with_outputs(without(self._model, [one]), self._names))
-        vectors = (self._change.vector(n, session.run(f, self._names)) for n, f in self._each())
-        return float(sum((v.astype(np.float64) ** 2).sum() for v in vectors))
-
-    def _each(self) -> Iterator[tuple[int, Feeds]]:
-        yield from enumerate(self._feeds)
+        outputs = (session.run(feed, self._names) for feed in self._feeds)
+        vectors = (self._change.vector(number, found) for number, found in enumerate(outputs))
+        return float(sum((vector.astype(np.float64) ** 2).sum() for vector in vectors))
 
 
 def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float:
