@@ -1,7 +1,7 @@
 """What every command needs to know of a model before it decides anything."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from onnxprune.data.probes import OwnFeeds, RandomFeeds
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
 from onnxprune.data.synthetic import random_feed, synthetic_samples
-from onnxprune.depth.branches import StandIn
 from onnxprune.errors import InputError
+from onnxprune.layers.branches import StandIn, without
 from onnxprune.model.cost import CostModel
 from onnxprune.model.external import is_external
 from onnxprune.model.functions import Expansion, expand
@@ -33,7 +33,7 @@ from onnxprune.rewrite.verify import Verifier
 from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
 from onnxprune.runtime.trace import Trace, agree, trace
 
-__all__ = ["Analysis", "analyse", "read_samples"]
+__all__ = ["Analysis", "analyse", "read_samples", "shorten"]
 
 _DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
 Shapes = Mapping[str, tuple[int, ...]]
@@ -183,6 +183,41 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
         coupling=coupling,
         probes=probes,
         profiles=look(view, model.proto, specs, samples, shapes, options.profiles, _DEADLINE),
+    )
+
+
+def shorten(found: Analysis, gone: Sequence[StandIn], *, change_interface: bool) -> Analysis:
+    """Look at a model anew without some residual branches.
+
+    Parameters
+    ----------
+    found : Analysis
+        Of the original, without functions.
+    gone : sequence of StandIn
+    change_interface : bool
+        As when the original was looked at.
+
+    Returns
+    -------
+    Analysis
+        With the original as what layers are refitted to; ``found`` itself where nothing goes.
+    """
+    if not gone:
+        return found
+    model = without(found.view.model, gone)
+    view = build_view(model, found.view.base)
+    traces = agree([trace(view, feed) for feed in found.probes[: len(found.traces)]])
+    stated = trace(view, found.stated_feed())
+    return replace(
+        found,
+        expansion=replace(found.expansion, model=model),
+        view=view,
+        traces=traces,
+        stated=stated,
+        costs=CostModel(view, stated),
+        coupling=couple(view, traces[0], change_interface=change_interface),
+        longer=found,
+        gone=tuple(gone),
     )
 
 

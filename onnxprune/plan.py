@@ -10,12 +10,11 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune import __version__
-from onnxprune.analysis import Analysis
+from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
-from onnxprune.depth.branches import Branch, StandIn
-from onnxprune.depth.shorten import shorten
 from onnxprune.errors import InputError
+from onnxprune.layers.branches import Branch, StandIn
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.load import Model
 from onnxprune.model.save import write_text

@@ -12,7 +12,7 @@ from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
-from onnxprune.depth.branches import dead_nodes
+from onnxprune.layers.branches import dead_nodes
 from onnxprune.model.cost import Cost, CostModel
 from onnxprune.model.peak import peak_activations
 from onnxprune.model.scopes import graphs_of, numbered_nodes

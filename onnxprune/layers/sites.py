@@ -131,7 +131,7 @@ def _joined(view: View, trace: Trace, collected: Collected, site: Site) -> Site:
         return replace(site, gate=_gate(view, after))
     other = after.inputs[1] if after.inputs[0] == value else after.inputs[0]
     same = trace.shapes.get(other) == trace.shapes.get(value)
-    if other in collected.constants or other == value or not same or _depends(view, other, value):
+    if other in collected.constants or other == value or not same or view.depends(other, value):
         return site
     return replace(site, total=after.outputs[0], skip=other)
 
@@ -157,19 +157,6 @@ def _gate(view: View, node: Node) -> tuple[float, float] | None:
 def _only_reader(view: View, value: str) -> Node | None:
     edges = view.consumers.get(value, ())
     return view.by_index[edges[0].node] if len(edges) == 1 and value not in view.outputs else None
-
-
-def _depends(view: View, value: str, source: str) -> bool:
-    """Whether ``value`` is computed from ``source``: then it is no skip around it."""
-    waiting, seen = [value], set()
-    while waiting:
-        name = waiting.pop()
-        if name == source:
-            return True
-        if name not in seen and name in view.producers:
-            seen.add(name)
-            waiting.extend(view.producers[name].inputs)
-    return False
 
 
 def affine_of(view: View, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -142,6 +142,20 @@ class View:
             value = node.inputs[0]
         return self.constant(value)
 
+    def depends(self, value: str, source: str) -> bool:
+        """Say whether a value is computed from another one (or is it)."""
+        waiting, seen = [value], set()
+        while waiting:
+            name = waiting.pop()
+            if name == source:
+                return True
+            if name not in seen and name in self.producers:
+                seen.add(name)
+                node = self.producers[name]
+                waiting.extend(node.inputs)
+                waiting.extend(v for body in node.bodies.values() for v in body.outputs)
+        return False
+
     @cached_property
     def producers(self) -> dict[str, Node]:
         """Map every computed value to the node that makes it."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import onnx
 
 from onnxprune import summary
-from onnxprune.analysis import Analysis
+from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
-from onnxprune.depth.branches import StandIn
-from onnxprune.depth.shorten import shorten
+from onnxprune.layers.branches import StandIn
 from onnxprune.lossless.find import Free
 from onnxprune.model.cost import CostModel
 from onnxprune.options import Options

@@ -14,8 +14,8 @@ import numpy as np
 
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits
-from onnxprune.depth.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.errors import BudgetError, VerificationError
+from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
 from onnxprune.model.frontier import float_frontier
 from onnxprune.runtime.session import Feeds, Session, with_outputs

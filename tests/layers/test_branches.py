@@ -5,9 +5,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnxprune.analysis import analyse
-from onnxprune.depth.branches import dead_nodes, find_branches, stand_ins, without
-from onnxprune.depth.shorten import shorten
+from onnxprune.analysis import analyse, shorten
+from onnxprune.layers.branches import dead_nodes, find_branches, stand_ins, without
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.session import Session, with_outputs

@@ -91,23 +91,9 @@ def _branches(view: View, trace: Trace, axes: dict[str, int], node: Node) -> Ite
         return
     for value, skip in (node.inputs, node.inputs[::-1]):
         own = len(view.consumers.get(value, ())) == 1 and value not in view.outputs
-        if own and _depends(view, value, skip):
+        if own and view.depends(value, skip):
             yield Branch(total, value, axes.get(total, 1 if rank > 3 else rank - 1), rank)
             return
-
-
-def _depends(view: View, value: str, source: str) -> bool:
-    """Whether ``value`` is computed from ``source``."""
-    waiting, seen = [value], set()
-    while waiting:
-        name = waiting.pop()
-        if name == source:
-            return True
-        if name not in seen and name in view.producers:
-            seen.add(name)
-            node = view.producers[name]
-            waiting.extend((*node.inputs, *captured_values(node.proto)))
-    return False
 
 
 def stand_ins(view: View, branches: Sequence[Branch], feeds: Sequence[Feeds]) -> list[StandIn]:

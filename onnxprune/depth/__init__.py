@@ -1,1 +1,0 @@
-"""Whole residual branches: which there are, and the model without some of them."""
