@@ -27,6 +27,7 @@ _TRIED = (*range(64, 12, -4), 63, 58, 45, 34)
 _TELLING = 5e6  # multiply-accumulates that take long enough to be told apart, and no longer
 _SHARES = (0.75, 0.5, 0.1)  # of the whole width, where the widest operators are measured
 _FEW = (0.5,)  # and the others
+_LEAST = 4  # width at which narrow operators are measured too, where a step is wider
 _MINOR = 0.02  # share of the work under which an operator is measured at fewer widths
 
 
@@ -122,7 +123,7 @@ def _wanted(
             may = tuple(a or b for a, b in zip(may, found[name][1], strict=True))
         known = table.entries.get(name)
         if known is None or any(
-            m and len(levels) == 1 and levels[0] > step
+            m and len(levels) == 1 and levels[0] > min(step, _LEAST)
             for m, levels, step in zip(may, known.levels, known.pays.steps, strict=True)
         ):
             found[name] = operator, may
@@ -173,6 +174,8 @@ def _entry(
 
 
 def _levels(width: int, step: int, shares: Iterable[float]) -> tuple[int, ...]:
-    """Round shares of a width to the next widths that pay."""
+    """Round shares of a width to the next widths that pay; of few steps, look below the first."""
     tops = {math.ceil(max(share * width, 1) / step) * step for share in shares}
+    if width <= 2 * step:
+        tops.add(min(step, _LEAST))
     return tuple(sorted({top for top in tops if top < width} | {width}))

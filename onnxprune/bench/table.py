@@ -61,14 +61,15 @@ class Entry:
     def at(self, widths: Sequence[float]) -> float:
         """Return the nanoseconds at some widths: those of the steps' tops, linear in between.
 
-        Below the narrowest measured width time no longer falls: nothing is promised there.
+        Below the first step no blocks are filled, and times are linear where they were measured;
+        below the narrowest measured width time no longer falls: nothing is promised there.
         """
         times = self.times
         ragged = False
         for width, levels, step in zip(widths, self.levels, self.pays.steps, strict=True):
             kept = round(width)
             ragged |= kept % 4 != 0 and kept != levels[-1]
-            top = min(-(-kept // step) * step, levels[-1])
+            top = min(-(-kept // step) * step, levels[-1]) if kept > step else kept
             if len(levels) == 1:
                 times = times[0] * (kept / levels[0])
                 continue

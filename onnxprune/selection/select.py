@@ -54,11 +54,13 @@ def choose(
 ) -> Selection:
     """Allocate the budget within widths to start from, at the widest multiple that reaches it.
 
-    For a latency, only widths that pay are allowed; what lies between two of them costs quality
-    and saves nothing. Without one nothing is timed: the same model comes out on every machine.
+    For a latency, only widths that pay are allowed while these reach it; what lies between two of
+    them costs quality and saves nothing. Only below the first step narrower is faster again.
+    Without a latency nothing is timed: the same model comes out on every machine.
     """
     sizes = found.coupling.collected.sizes
-    steps = found.steps if "latency" in budget.ratios else {}
+    timed = "latency" in budget.ratios
+    steps = found.steps if timed else {}
     for tried in _multiples(found, options, steps):
         multiple, every, single = tried
         widths = {g.name: allowed_widths(g, every, sizes, single) for g in groups}
@@ -68,8 +70,8 @@ def choose(
             break
     removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
     paying = (
-        {g.name: max(steps.get(m.axis.plain, 1) for m in g.members) for g in groups}
-        if steps
+        {g.name: max(single.get(m.axis.plain, 1) for m in g.members) for g in groups}
+        if timed
         else {}
     )
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
@@ -82,7 +84,8 @@ def _multiples(
     if options.multiple_of:
         return [(options.multiple_of, options.multiple_of, steps)]
     if steps:
-        return [(1, 1, steps)]
+        below = {axis: min(step, _COARSE) for axis, step in steps.items()}
+        return [(1, 1, steps), *([(1, 1, below)] if below != steps else [])]
     return [(_COARSE, 1, coarse_axes(found)), (1, 1, {})]
 
 

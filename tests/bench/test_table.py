@@ -35,6 +35,12 @@ class TestEntry:
     def test_less_is_not_promised_below_the_narrowest_measured_width(self):
         assert entry(steps=(1, 1)).at((4, 16)) == entry().at((16, 16))
 
+    def test_below_the_first_step_time_falls_where_it_was_measured(self):
+        narrow = entry(levels=((4, 16, 64), (4, 16, 64)))
+        assert narrow.at((4, 64)) == 4 * 64
+        assert narrow.at((12, 64)) == pytest.approx(12 * 64)
+        assert entry().at((4, 64)) == entry().at((16, 64))
+
     def test_the_cliff_is_off_multiples_of_four_only(self):
         steep = entry(steps=(4, 4), cliff=0.5)
         assert steep.at((63, 64)) == pytest.approx(1.5 * 64 * 64)

@@ -88,6 +88,20 @@ def test_widths_are_on_the_stairs(net, tmp_path, monkeypatch, step):
     assert any("predicted from" in w for w in report.warnings)
 
 
+def test_where_steps_do_not_reach_widths_go_below_the_first(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "measure", ratio_of(0.2))
+    stairs = lambda o: 1e4 * np.prod([-(-w // 32) * 32 if w >= 16 else w for w in o.widths])  # noqa: E731
+    table = table_of(net, stairs, tmp_path / "table.json")
+    mild, deep = (
+        pipeline.run(net, tmp_path / f"{ratio}.onnx", options(table, latency=ratio))
+        for ratio in (0.5, 0.25)
+    )
+    assert {g.after % 32 for g in mild.groups if g.after < g.before} == {0}
+    after = [g.after for g in deep.groups if g.after < g.before]
+    assert all(width % 4 == 0 for width in after)
+    assert min(after) < 32
+
+
 def test_a_table_where_pruning_does_not_pay_writes_nothing(net, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, no_gain, tmp_path / "table.json")
