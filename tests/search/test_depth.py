@@ -15,7 +15,7 @@ from tests import nets
 
 IDLE = "/2/second/second.0/Conv"  # its branch does next to nothing in the model below
 DATA = nets.MODELS / "digits_images.npz"
-CHOICES = {"macs": 0.75, "samples": 96, "data": DATA}
+CHOICES = {"macs": 0.75, "samples": 64, "data": DATA, "time_limit": 10.0}
 
 
 @pytest.fixture(scope="module")
