@@ -1,6 +1,7 @@
 """Ask every network for a measured latency, and print what was reached or why it was refused.
 
     python tests/benchmarks/latency_targets.py [--latency 0.7] [--only NAME] [--rival] [--peers]
+        [--no-branches]
 
 Prints per network the measured ratio with its 99 % interval, whose upper end must keep the ratio,
 or the refusal; the MACs ratio beside the latency ratio; on the scoring samples, which had no part
@@ -8,6 +9,7 @@ in it, the disagreement with the original's classes and the relative error of th
 ``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours.
 ``--peers`` cuts the network with torch-pruning to the same MACs, and prints what that does to the
 latency (needs torch and torch-pruning; the digits networks are rebuilt with random weights).
+``--no-branches`` keeps all residual branches, which is several times faster.
 
 Every row is a process of its own, ended after ``--row-limit`` seconds. Finished rows are kept in
 ``--rows FILE`` and not done again: broken off, the same command goes on. Ends with 1 if a row
@@ -123,7 +125,8 @@ def reached(row: Row, made: Made, refused: str = "") -> Row:
 def ours(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     """Ask for the latency."""
     network = networks()[row.network]
-    return reached(row, pruned(network, folder, latency=row.asked, cache=given.cache))
+    made = pruned(network, folder, latency=row.asked, cache=given.cache, branches=given.branches)
+    return reached(row, made)
 
 
 def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
@@ -134,7 +137,7 @@ def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     tried: list[Made] = []
     for _ in range(_TRIES):
         try:
-            made = pruned(network, folder, macs=middle, cache=given.cache)
+            made = pruned(network, folder, macs=middle, cache=given.cache, branches=given.branches)
         except OnnxPruneError:
             low = middle
         else:
@@ -179,6 +182,7 @@ def done_apart(row: Row, given: argparse.Namespace, *more: str) -> Row:
     command = [sys.executable, __file__, "--row", row.kind, "--only", row.network, *more]
     command += ["--latency", str(row.asked), "--cache", str(given.cache)]
     command += ["--row-limit", str(given.row_limit)]
+    command += [] if given.branches else ["--no-branches"]
     start = time.monotonic()
     try:
         ended = subprocess.run(
@@ -239,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--rival", action="store_true")
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--branches", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--row-limit", type=float, default=600.0, metavar="S")
     parser.add_argument("--rows", type=Path, default=Path("latency_rows.jsonl"))
     parser.add_argument("--again", action="store_true", help="do rows anew that are known")
