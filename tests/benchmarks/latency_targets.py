@@ -9,7 +9,7 @@ in it, the disagreement with the original's classes and the relative error of th
 ``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours.
 ``--peers`` cuts the network with torch-pruning to the same MACs, and prints what that does to the
 latency (needs torch and torch-pruning; the digits networks are rebuilt with random weights).
-``--no-branches`` keeps all residual branches, which is several times faster.
+``--no-branches`` keeps all residual branches, which takes less time.
 
 Every row is a process of its own, ended after ``--row-limit`` seconds. Finished rows are kept in
 ``--rows FILE`` and not done again: broken off, the same command goes on. Ends with 1 if a row
