@@ -1,6 +1,7 @@
 """Whole branches go where they do little, and only there; the plan can be repeated and checked."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -9,8 +10,11 @@ from onnx import numpy_helper
 
 from onnxprune import pipeline
 from onnxprune.errors import InputError
+from onnxprune.layers.branches import find_branches, stand_ins
 from onnxprune.options import Options
 from onnxprune.plan import Plan
+from onnxprune.recovery.recover import Way
+from onnxprune.search import depth
 from tests import nets
 
 IDLE = "/2/second/second.0/Conv"  # its branch does next to nothing in the model below
@@ -59,11 +63,21 @@ def test_it_is_repeated_and_checked(idle):
     assert not other.ok
 
 
-@pytest.mark.parametrize("choice", [{"branches": False}, {"exclude": (IDLE,)}])
-def test_a_branch_stays_on_request(idle, choice):
-    folder, _ = idle
-    report = pipeline.prune(folder / "in.onnx", Options(**CHOICES, **choice)).report
-    assert IDLE not in report.removed_nodes
+def test_what_is_excluded_keeps_its_branch():
+    found = nets.digits("digits_resnet", samples=8)
+    branches = find_branches(found.view, found.traces[0], found.coupling)
+    feeds = list(found.samples.feeds(range(8), 8))
+    first, *_ = stand_ins(found.view, branches, feeds)
+    assert depth._kept(found, (IDLE,), first)
+    assert depth._kept(found, ("/2/first/*",), first)
+    assert depth._kept(found, ("op:Relu",), first)
+    assert not depth._kept(found, ("/3/*", "op:Gemm"), first)
+
+
+def test_branches_stay_on_request():
+    candidate = SimpleNamespace(recovered=SimpleNamespace(way=Way(turned=False, sweeps=1)))
+    workshop = SimpleNamespace(found=None, options=Options(branches=False))
+    assert depth.shallower(workshop, None, candidate) is candidate
 
 
 def test_a_plan_of_branches_that_are_not_there(idle):
