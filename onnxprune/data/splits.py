@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Splits", "affordable", "split_samples"]
+__all__ = ["Splits", "affordable", "drawn", "split_samples"]
 
 _WORK = 3e11  # multiply-accumulates that one pass over the samples may take
 _PLENTY = 256  # samples that are used whatever they take
@@ -73,7 +73,11 @@ def affordable(indices: NDArray[np.int64], macs: float, seed: int) -> NDArray[np
     array of int64
         Ascending.
     """
-    most = int(max(_PLENTY, _WORK / max(macs, 1.0)))
+    return drawn(indices, int(max(_PLENTY, _WORK / max(macs, 1.0))), seed)
+
+
+def drawn(indices: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Draw at most so many of some indices, ascending; all of them where there are no more."""
     if len(indices) <= most:
         return indices
     return np.sort(np.random.default_rng(seed).choice(indices, most, replace=False))

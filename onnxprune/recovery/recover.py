@@ -26,7 +26,16 @@ from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange
 
-__all__ = ["Recovered", "Way", "enough", "fitting", "plain", "recover", "recover_again"]
+__all__ = [
+    "OutputError",
+    "Recovered",
+    "Way",
+    "enough",
+    "fitting",
+    "plain",
+    "recover",
+    "recover_again",
+]
 
 _BATCH = 32
 _FOLDS = 4
@@ -107,7 +116,9 @@ def recover(
     """
     if not enough(splits) or not (proven.removed or found.longer):
         return plain(proven)
-    judge = _Judge(found.original, proven.keeps, list(found.samples.feeds(splits.select, _BATCH)))
+    judge = OutputError(
+        found.original, proven.keeps, list(found.samples.feeds(splits.select, _BATCH))
+    )
     before = judge.error(proven.model)
     sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
@@ -195,7 +206,7 @@ class _Sweeps:
         return Recovered(student.model, tuple(student.refitted), tuple(student.added))
 
     def choose(
-        self, best: Recovered, turns: Sequence[Turn], judge: "_Judge", deadline: float
+        self, best: Recovered, turns: Sequence[Turn], judge: "OutputError", deadline: float
     ) -> Recovered:
         """Sweep as long as the error on the selection samples falls."""
         now = self.start(turns)
@@ -229,8 +240,18 @@ class _Sweeps:
         return Recovered(done.model, tuple(n for n in names if n not in added), added)
 
 
-class _Judge:
-    """Output error against the original on samples that nothing is fitted on."""
+class OutputError:
+    """Relative squared output error against the original on some samples.
+
+    Parameters
+    ----------
+    found : Analysis
+        Of the original.
+    keeps : Keeps
+        What is left of inputs and outputs.
+    feeds : sequence of Feeds
+        That nothing is fitted on.
+    """
 
     def __init__(self, found: Analysis, keeps: Keeps, feeds: Sequence[Feeds]) -> None:
         self._names = float_frontier(found.view, found.traces[0])
@@ -239,6 +260,7 @@ class _Judge:
         self._feeds = [narrow(feed, keeps) for feed in feeds]
 
     def error(self, model: onnx.ModelProto) -> float:
+        """Return the error of a model."""
         outputs = _run(upcast(model), self._names, self._feeds)
         vectors = [self._change.vector(n, out) for n, out in enumerate(outputs)]
         return float((np.concatenate(vectors).astype(np.float64) ** 2).sum())

@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from onnxprune.analysis import Analysis
-from onnxprune.data.splits import Splits
+from onnxprune.data.splits import drawn
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
-from onnxprune.model.frontier import float_frontier
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.model.view import Node
+from onnxprune.recovery.recover import OutputError
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.selection.budget import Budget
-from onnxprune.sensitivity.output import OutputChange
 
 __all__ = ["shallower"]
 
@@ -53,7 +50,8 @@ def shallower(workshop: Workshop, budget: Budget, candidate: Candidate) -> Candi
     workshop.progress.stage("branches")
     # In processor time: a busy machine shall not make another model.
     deadline = time.process_time() + workshop.options.time_limit
-    trial = replace(workshop, splits=_fewer(workshop.splits, workshop.options.seed))
+    few = drawn(workshop.splits.fit, _FITTED, workshop.options.seed)
+    trial = replace(workshop, splits=replace(workshop.splits, fit=few))
     ranked = _ranked(trial, budget)
     gone: list[StandIn] = []
     best = _error(trial, budget, gone) if ranked else 0.0  # as the trials are: on fewer samples
@@ -81,13 +79,6 @@ def _worthwhile(workshop: Workshop, candidate: Candidate) -> bool:
     return plain and counted and real
 
 
-def _fewer(splits: Splits, seed: int) -> Splits:
-    if len(splits.fit) <= _FITTED:
-        return splits
-    chosen = np.random.default_rng(seed).choice(splits.fit, _FITTED, replace=False)
-    return replace(splits, fit=np.sort(chosen))
-
-
 def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
     """Sort branches by what their loss changes at once, for what it saves; leave out the rest."""
     found, splits = workshop.found, workshop.splits
@@ -95,19 +86,19 @@ def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
     if not branches:
         return []
     seen = list(found.samples.feeds(splits.fit[:_SEEN], _BATCH))
-    means = stand_ins(found.view, branches, seen)
-    judged = _Change(found, list(found.samples.feeds(splits.select[:_SEEN], _BATCH)))
+    change = OutputError(found, {}, list(found.samples.feeds(splits.select[:_SEEN], _BATCH)))
     scored = []
-    for one in means:
-        saved = _share(found, budget, one)
-        if saved >= _LEAST and not _kept(found, workshop.options.exclude, one):
-            scored.append((judged.error(one) / saved, one))
+    for one in stand_ins(found.view, branches, seen):
+        shorter = without(found.view.model, [one])
+        dead = dead_nodes(found.view, shorter)
+        saved = _share(found, budget, dead)
+        if saved >= _LEAST and not _kept(dead, workshop.options.exclude):
+            scored.append((change.error(shorter) / saved, one))
     return [one for _, one in sorted(scored, key=lambda pair: pair[0])]
 
 
-def _share(found: Analysis, budget: Budget, one: StandIn) -> float:
-    """Return the least share of a budgeted quantity that a branch holds."""
-    dead = dead_nodes(found.view, without(found.view.model, [one]))
+def _share(found: Analysis, budget: Budget, dead: Sequence[Node]) -> float:
+    """Return the least share of a budgeted quantity that the nodes of a branch hold."""
     names, values = {n.name for n in dead}, {v for n in dead for v in n.outputs}
     values |= {v for n in dead for v in n.inputs if found.view.is_constant(v)}
     saved = Cost(0, 0, 0)
@@ -117,27 +108,10 @@ def _share(found: Analysis, budget: Budget, one: StandIn) -> float:
     return 1.0 - max(budget.reached(saved).values())
 
 
-def _kept(found: Analysis, patterns: Sequence[str], one: StandIn) -> bool:
+def _kept(dead: Sequence[Node], patterns: Sequence[str]) -> bool:
     """Whether a pattern names a node or value of a branch."""
-    nodes = dead_nodes(found.view, without(found.view.model, [one]))
-    names = {name for n in nodes for name in (n.name, f"op:{n.op_type}", *n.inputs, *n.outputs)}
+    names = {name for n in dead for name in (n.name, f"op:{n.op_type}", *n.inputs, *n.outputs)}
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-class _Change:
-    """What the loss of one branch changes, nothing else being done."""
-
-    def __init__(self, found: Analysis, feeds: Sequence[Feeds]) -> None:
-        self._model, self._feeds = found.view.model, feeds
-        self._names = float_frontier(found.view, found.traces[0])
-        whole = Session(with_outputs(found.view.real, self._names))
-        self._change = OutputChange([whole.run(feed, self._names) for feed in feeds])
-
-    def error(self, one: StandIn) -> float:
-        session = Session(with_outputs(without(self._model, [one]), self._names))
-        outputs = (session.run(feed, self._names) for feed in self._feeds)
-        vectors = (self._change.vector(number, found) for number, found in enumerate(outputs))
-        return float(sum((vector.astype(np.float64) ** 2).sum() for vector in vectors))
 
 
 def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float:

@@ -133,7 +133,7 @@ def test_the_selection_samples_are_fitted_on_once_the_way_is_chosen():
     assert (again.before, again.after, again.way) == (chosen.before, chosen.after, chosen.way)
     assert again.refitted == chosen.refitted
     unseen = [next(iter(found.samples.feeds(splits.certify, 99)))]
-    judge = stage._Judge(found, proven.keeps, unseen)
+    judge = stage.OutputError(found, proven.keeps, unseen)
     assert judge.error(again.model) < judge.error(chosen.model)
 
 
