@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.model.view import View
-from onnxprune.runtime.session import Feeds, Session
+from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
-from onnxprune.sensitivity.gradient.backward import Backward, cotangent_name, differentiate
+from onnxprune.sensitivity.gradient.backward import Backward, differentiate
+from onnxprune.sensitivity.gradient.passes import Array, Cotangents, Passes
 from onnxprune.sensitivity.gradient.tape import Tape
 
 __all__ = ["Sketcher", "Table"]
 
-Array = NDArray[np.generic]
-Cotangents = Mapping[str, Array]
 Table = dict[str, NDArray[np.float32]]
 
 
@@ -47,11 +46,7 @@ class Sketcher:
         self.tape = Tape(view, trace, feed)
         self.derivative: Backward = differentiate(self.tape, coupling, groups, outputs)
         self.groups = [g for g in groups if g.name not in self.derivative.missing]
-        crossing = self.tape.crossing(self.derivative.wanted)
-        self._crossing = tuple(n for n in crossing if n not in view.inputs)
-        self._given = tuple(n for n in crossing if n in view.inputs)
-        self._forward = Session(self.tape.forward(outputs, self._crossing))
-        self._backward: Session | None = None
+        self._passes = Passes(self.tape, self.derivative.wanted, outputs)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -60,9 +55,7 @@ class Sketcher:
 
     def forward(self, feed: Feeds) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the outputs, and what the backward pass reads."""
-        found = self._forward.run(feed, list(dict.fromkeys([*self.outputs, *self._crossing])))
-        kept = {n: found[n] for n in self._crossing} | {n: feed[n] for n in self._given}
-        return {n: found[n] for n in self.outputs}, kept
+        return self._passes.forward(feed)
 
     def backward(self, kept: Mapping[str, Array], cotangents: Cotangents) -> Table:
         """Return the change that each channel's loss makes, seen by one cotangent.
@@ -72,15 +65,9 @@ class Sketcher:
         dict of group name to float32 array, shape (samples, channels)
             One row where samples are not told apart.
         """
-        wanted = self.derivative.wanted
-        if not wanted:
+        found = self._passes.backward(kept, cotangents)
+        if not found:
             return {}
-        feeds = {**kept, **{cotangent_name(n): a for n, a in cotangents.items()}}
-        if self._backward is None:
-            dtypes = {name: array.dtype for name, array in feeds.items()}
-            self._backward = Session(self.tape.backward(wanted, dtypes))
-            self._read = {i.name for i in self._backward.inputs}
-        found = self._backward.run({n: a for n, a in feeds.items() if n in self._read}, wanted)
         return {group.name: self._change(group, found) for group in self.groups}
 
     def _change(self, group: Group, found: Mapping[str, Array]) -> NDArray[np.float32]:

@@ -18,8 +18,9 @@ from onnxprune.layers.sites import Site
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace, trace
-from onnxprune.sensitivity.gradient.backward import Edge, cotangent_name, differentiate
+from onnxprune.sensitivity.gradient.backward import Edge, differentiate
 from onnxprune.sensitivity.gradient.cotangents import signs
+from onnxprune.sensitivity.gradient.passes import Passes
 from onnxprune.sensitivity.gradient.rules.recurrent import SUMS
 from onnxprune.sensitivity.gradient.tape import Tape
 from onnxprune.sensitivity.output import OutputChange
@@ -74,31 +75,22 @@ class _Derivative:
     def __init__(
         self, tape: Tape, watched: Mapping[Edge | str, str], outputs: Sequence[str]
     ) -> None:
-        self.tape, self.watched, self.outputs = tape, watched, outputs
-        self._wanted = list(dict.fromkeys(watched.values()))
-        self._crossing = tape.crossing(self._wanted)
-        self._inner = [n for n in self._crossing if n not in tape.view.inputs]
-        self._forward = Session(tape.forward(outputs, self._inner))
-        self._backward: Session | None = None
+        self.watched, self._dtype = watched, tape.dtype
+        self._passes = Passes(tape, list(watched.values()), outputs)
 
     def slopes(
         self, feed: Feeds, scales: Mapping[str, float], rng: np.random.Generator
     ) -> Iterator[dict[Edge | str, Array]]:
         """Yield the derivatives seen by one cotangent after the other."""
-        if not self._wanted:
+        if not self.watched:
             return
-        kept = self._forward.run(feed, list(dict.fromkeys([*self.outputs, *self._inner])))
-        every = {**feed, **kept}
-        given = {n: every[n] for n in self._crossing}
-        drawn = {n: signs(kept[n].shape, _DRAWS, rng) for n in scales}
+        outputs, kept = self._passes.forward(feed)
+        drawn = {n: signs(outputs[n].shape, _DRAWS, rng) for n in scales}
         for draw in range(_DRAWS):
-            for n, scale in scales.items():
-                given[cotangent_name(n)] = np.asarray(drawn[n][draw] / scale, self.tape.dtype)
-            if self._backward is None:
-                dtypes = {n: a.dtype for n, a in given.items()}
-                self._backward = Session(self.tape.backward(self._wanted, dtypes))
-            read = {value.name for value in self._backward.inputs}
-            found = self._backward.run({n: given[n] for n in read}, self._wanted)
+            cotangents = {
+                n: np.asarray(drawn[n][draw] / scale, self._dtype) for n, scale in scales.items()
+            }
+            found = self._passes.backward(kept, cotangents)
             yield {edge: found[n].astype(np.float64) for edge, n in self.watched.items()}
 
 
