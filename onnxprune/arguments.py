@@ -40,6 +40,7 @@ __all__ = [
     "Provider",
     "Quiet",
     "Recover",
+    "ReportPage",
     "RequireCertificate",
     "Runs",
     "Samples",
@@ -216,6 +217,9 @@ Pareto = Annotated[
 SavePlan = Annotated[Path | None, _outputs(metavar="F.json", help="Write down what went.")]
 Json = Annotated[
     str | None, _outputs("--json", metavar="F.json", help="Report as JSON; - is stdout.")
+]
+ReportPage = Annotated[
+    Path | None, _outputs("--report", metavar="F.html", help="Report as a page for a browser.")
 ]
 DryRun = Annotated[bool, _outputs("--dry-run", help="Write no model; OUT may be left out.")]
 Force = Annotated[bool, _outputs("--force", help="Overwrite OUT.")]

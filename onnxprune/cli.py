@@ -43,6 +43,7 @@ from onnxprune.arguments import (
     Provider,
     Quiet,
     Recover,
+    ReportPage,
     RequireCertificate,
     Runs,
     Samples,
@@ -124,6 +125,7 @@ def run(
     dim: Dim = None,
     profile: Profile = None,
     json: Json = None,
+    report: ReportPage = None,
     save_plan: SavePlan = None,
     pareto: Pareto = None,
     dry_run: DryRun = False,
@@ -135,7 +137,7 @@ def run(
         msg = "OUT is missing: say where the pruned model goes, or give --dry-run"
         raise UsageError(msg)
     options = read_options(locals())
-    keep_apart((source, data), OUT=target, json=json_path(json), save_plan=save_plan)
+    keep_apart((source, data), OUT=target, json=json_path(json), report=report, save_plan=save_plan)
     from onnxprune import pipeline
 
     work = partial(
@@ -143,7 +145,7 @@ def run(
         save_plan=save_plan, pareto=pareto, dry_run=dry_run, force=force,
     )  # fmt: skip
     written = {"plan": save_plan, "front": pareto, "model": None if dry_run else target}
-    answer(work, json, quiet, written)
+    answer(work, json, quiet, written, report)
 
 
 @app.command()
@@ -218,16 +220,17 @@ def apply(
     dim: Dim = None,
     profile: Profile = None,
     json: Json = None,
+    report: ReportPage = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Cut IN as a plan says and write OUT."""
     options = read_options(locals())
-    keep_apart((source, plan, data), OUT=target, json=json_path(json))
+    keep_apart((source, plan, data), OUT=target, json=json_path(json), report=report)
     from onnxprune import pipeline
 
     work = partial(pipeline.apply, source, target, plan, options, force=force)
-    answer(work, json, quiet, {"model": target})
+    answer(work, json, quiet, {"model": target}, report)
 
 
 @app.command()

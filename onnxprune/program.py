@@ -61,16 +61,24 @@ def answer(
     json: str | None,
     quiet: bool,
     written: Mapping[str, Path | None] | None = None,
+    page: Path | None = None,
 ) -> AnyReport:
-    """Do the work with progress on stderr, then write the JSON and print the table."""
+    """Do the work with progress on stderr, then write JSON and page, and print the table.
+
+    A page can be had of what ``run`` and ``apply`` report.
+    """
+    from onnxprune.report.files import write_text
+    from onnxprune.report.html import to_html
     from onnxprune.report.json import dumps, to_json, write
     from onnxprune.report.progress import ConsoleProgress
 
     with nullcontext(Silent()) if quiet else ConsoleProgress(sys.stderr) as progress:
         report = work(progress=progress)
-    paths = {**(written or {}), "report": json_path(json)}
+    paths = {**(written or {}), "report": json_path(json), "page": page}
     if paths["report"] is not None:
         write(to_json(report), paths["report"])
+    if page is not None and isinstance(report, Report):
+        write_text(to_html(report), page)
     try:
         if json == "-":
             sys.stdout.write(dumps(to_json(report)))

@@ -33,7 +33,7 @@ OPTIONS = {
 }
 # What the command line alone needs: files to read and write, and what is printed.
 PLACES = {"source", "target", "json", "quiet", "save_plan", "dry_run", "force", "no_verify", "help"}
-PLACES |= {"first", "second"}
+PLACES |= {"first", "second", "report"}
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ class TestUsageErrors:
         assert "between 0 and 1" in err or "onnxprune run --help" in err
         assert not answers.run.called
 
-    @pytest.mark.parametrize("option", ["--json", "--save-plan"])
+    @pytest.mark.parametrize("option", ["--json", "--save-plan", "--report"])
     @pytest.mark.parametrize("path", ["in.onnx", "./out.onnx", "d.npz"])
     def test_an_output_must_not_overwrite_another_file(self, answers, call, option, path):
         code, _, err = call(*RUN, "--data", "d.npz", option, path)
@@ -268,6 +268,7 @@ class TestUsageErrors:
         [
             ("run", "in.onnx", "-", "--macs", "0.5"),
             ("run", "in.onnx", "out.onnx", "--save-plan", "-"),
+            ("run", "in.onnx", "out.onnx", "--report", "-"),
             ("apply", "in.onnx", "-", "--plan", "p.json"),
         ],
     )
@@ -321,6 +322,12 @@ class TestOutput:
         assert "wrote model out.onnx" in out
         assert "wrote plan p.json" in out
         assert "warning: mind the gap" in out
+
+    @pytest.mark.parametrize("command", ["run", "apply"])
+    def test_page(self, answers, call, tmp_path, command):
+        _, out, _ = call(*LINES[command], "--report", "r.html")
+        assert "wrote page r.html" in out
+        assert "out.onnx</h1>" in (tmp_path / "r.html").read_text("utf-8")
 
     def test_dry_run_claims_no_model(self, answers, call):
         _, out, _ = call(*RUN, "--dry-run")

@@ -1,17 +1,16 @@
 """Reports as a person reads them: what is told of them, and in which order."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 import numpy as np
 
-from onnxprune.report.page import Page, exact, percent, yes
+from onnxprune.report import told
+from onnxprune.report.page import Page, percent, yes
 from onnxprune.report.values import (
     Agreement,
     BenchReport,
-    Drop,
-    Figures,
     FrozenAxis,
     GroupChange,
     GroupInfo,
@@ -21,7 +20,6 @@ from onnxprune.report.values import (
     ProfileLatency,
     RankedGroup,
     Ranking,
-    Ratios,
     Report,
     VerifyReport,
 )
@@ -72,87 +70,21 @@ def _report(page: Page, report: Report) -> None:
     page.say(f"{report.source} -> {report.target or 'nothing written (dry run)'}")
     _lossless(page, report.lossless)
     page.say()
-    page.table(("", ">before", ">after", ">ratio"), _figures(report))
-    _latency_remark(page, report.ratios)
+    page.table(("", ">before", ">after", ">ratio"), told.figures(report))
+    if verdict := told.verdict(report.ratios):
+        page.say()
+        page.say(f"latency: {verdict}")
     _profiles(page, report.profiles)
-    if report.drop is not None:
-        _drop(page, report.drop)
-    if report.verified is not None:
-        page.say(
-            f"verified: equal to its reference within {report.verified['max_rel_error']:.1e} "
-            f"(relative) on {report.verified['samples']:g} samples"
-        )
+    for line in told.quality(report):
+        page.say(line)
     _changes(page, report.groups)
     _interface(page, report.interface)
     page.say()
 
 
 def _lossless(page: Page, free: Lossless | None) -> None:
-    if free is None or not free.channels:
-        return
-    seen = f"{free.proven} by the weights alone"
-    if free.samples:
-        seen += f", the rest on {free.samples} samples"
-    gone = "" if free.removed is None else f"; {free.removed} of them went"
-    page.say(
-        f"lossless: {counted(free.channels, 'channel')} in {counted(len(free.groups), 'group')} "
-        f"never vary ({seen}): "
-        f"removing them saves {free.macs:.1%} of the MACs and changes nothing{gone}"
-    )
-
-
-def _drop(page: Page, drop: Drop) -> None:
-    interval = "" if drop.interval is None else " (95 %: {:.4f} to {:.4f})".format(*drop.interval)
-    worst = "" if drop.worst_class is None else f"; worst class {drop.worst_class:.4f}"
-    allowed = "" if drop.limit is None else f"; allowed {drop.limit:g}"
-    page.say(
-        f"drop: {drop.value:.4f} {drop.metric}{interval} on {drop.samples} held-out samples"
-        f"{worst}{allowed}"
-    )
-    if drop.before_recovery is not None:
-        page.say(f"drop before refitting: {drop.before_recovery:.4f}")
-    if drop.certified is not None:
-        page.say(
-            f"certified: the drop is at most {drop.certified.alpha:.4g} with confidence "
-            f"{drop.certified.confidence:g} ({drop.certified.samples} samples)"
-        )
-
-
-def _figures(report: Report) -> Iterable[Sequence[str]]:
-    before, after, ratios = report.before, report.after, report.ratios
-    yield _row("parameters", before.params, after.params, ratios.params)
-    yield _row("MACs (multiply-accumulates)", before.macs, after.macs, ratios.macs)
-    yield _row("bytes", before.bytes, after.bytes, ratios.bytes)
-    peak = after.peak_bytes / max(before.peak_bytes, 1)
-    yield _row("bytes of activations, at most", before.peak_bytes, after.peak_bytes, peak)
-    ratio = _ratio(ratios.latency, ratios.latency_interval)
-    yield "latency, median ms", *(_ms(f, "median") for f in (before, after)), ratio
-    yield "latency, p90 ms", *(_ms(f, "p90") for f in (before, after)), ""
-
-
-def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
-    ends = "" if interval is None else " ({:.3f}-{:.3f})".format(*interval)
-    return "-" if ratio is None else f"{ratio:.3f}{ends}"
-
-
-def _row(name: str, before: int, after: int, ratio: float) -> Sequence[str]:
-    return name, exact(before), exact(after), f"{ratio:.3f}"
-
-
-def _ms(figures: Figures, which: str) -> str:
-    latency = figures.latency_ms
-    return "-" if latency is None else f"{getattr(latency, which):.3f}"
-
-
-def _latency_remark(page: Page, ratios: Ratios) -> None:
-    if ratios.latency is None or ratios.latency_interval is None:
-        return
-    low, high = ratios.latency_interval
-    same = low <= 1 <= high or abs(ratios.latency - 1) < 0.01
-    verdict = "no measurable change" if same else "faster" if ratios.latency < 1 else "slower"
-    clock = "" if ratios.latency_clock is None else f", {ratios.latency_clock} clock"
-    page.say()
-    page.say(f"latency: {verdict} (99 % interval over pairs of sessions{clock})")
+    if free is not None and free.channels:
+        page.say(f"lossless: {told.lossless(free)}")
 
 
 def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
@@ -165,13 +97,9 @@ def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
         ("sizes", ">before", ">after", ">ratio (99 %)") if two else ("sizes", ">median ms"),
         (
             (
-                ", ".join(f"{name}={size}" for name, size in p.dims.items()),
+                told.sizes(p.dims),
                 *(f"{latency.median:.3f}" for latency in p.latency_ms),
-                *(
-                    [f"{p.ratio:.3f} ({p.interval[0]:.3f}-{p.interval[1]:.3f})"]
-                    if p.interval
-                    else []
-                ),
+                *([told.ratio(p.ratio, p.interval)] if p.interval else []),
             )
             for p in profiles
         ),
@@ -181,7 +109,7 @@ def _profiles(page: Page, profiles: Sequence[ProfileLatency]) -> None:
 
 
 def _changes(page: Page, groups: Sequence[GroupChange]) -> None:
-    shrank = sorted((g for g in groups if g.after < g.before), key=lambda g: g.after - g.before)
+    shrank = told.shrank(groups)
     page.heading(f"{len(shrank)} of {len(groups)} groups shrank")
     if not shrank:
         return
@@ -222,7 +150,7 @@ def _inspection(page: Page, found: Inspection) -> None:
         f"{found.bytes:,} bytes, opset {found.opset}"
     )
     if found.dims:
-        page.say("dims: " + ", ".join(f"{name}={size}" for name, size in found.dims.items()))
+        page.say("dims: " + told.sizes(found.dims))
     cover = found.coverage
     page.say(
         f"coverage: {cover.params:.1%} of the parameters (exact {cover.exact_params:.1%}), "
@@ -364,7 +292,7 @@ def _bench(page: Page, bench: BenchReport) -> None:
         f"{bench.provider}"
     )
     if bench.dims and not bench.profiles:
-        page.say("dims: " + ", ".join(f"{name}={size}" for name, size in bench.dims.items()))
+        page.say("dims: " + told.sizes(bench.dims))
     _profiles(page, bench.profiles)
 
 

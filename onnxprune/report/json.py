@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.errors import InputError, UsageError
+from onnxprune.errors import InputError
+from onnxprune.report.files import write_text
 from onnxprune.report.values import (
     BenchReport,
     GroupInfo,
@@ -75,21 +75,7 @@ def write(document: Mapping[str, object], path: Path) -> None:
     UsageError
         If the path cannot be written.
     """
-    text = dumps(document)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or /dev/null must not be replaced
-            path.write_text(text, encoding="utf-8")
-            return
-        path = path.resolve()
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        msg = f"cannot write '{path}': {error.strerror or error}"
-        raise UsageError(msg) from error
+    write_text(dumps(document), path)
 
 
 @cache

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Page", "exact", "percent", "shortened", "yes"]
+__all__ = ["Page", "percent", "shortened", "yes"]
 
 _PLAIN, _WIDEST = 80, 120  # columns without a terminal, and the most that are used of one
 _TAILS = (2 / 3, 1 / 2, 1 / 3, 5 / 6, 1 / 6)  # shares of a short name that its end may have
@@ -107,11 +107,6 @@ def _middle(name: str, width: int, tail: int) -> str:
         return name
     head = max(width - 3 - tail, 1)
     return f"{name[:head]}...{name[-tail:]}"
-
-
-def exact(number: int) -> str:
-    """Return every digit, as long as it leaves room for the other columns."""
-    return f"{number:,}" if number < 10**10 else f"{number / 1e9:,.2f} G"
 
 
 def percent(part: float, whole: float) -> str:
