@@ -12,6 +12,7 @@ from onnxprune.coupling import Coupling, couple
 from onnxprune.coupling.relations import Axis
 from onnxprune.data.load import load_from_function, load_samples
 from onnxprune.data.probes import OwnFeeds, RandomFeeds
+from onnxprune.data.profiles import Profile, look
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
 from onnxprune.data.synthetic import random_feed, synthetic_samples
@@ -26,7 +27,6 @@ from onnxprune.model.tensors import from_array, iter_tensors, to_array
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
-from onnxprune.profiles import Profile, look
 from onnxprune.progress import Progress
 from onnxprune.rewrite.native import runs_natively
 from onnxprune.rewrite.verify import Verifier

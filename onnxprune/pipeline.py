@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune import summary
 from onnxprune.analysis import Analysis, analyse
+from onnxprune.bench.command import bench
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, split_samples
 from onnxprune.errors import VerificationError
@@ -27,9 +27,9 @@ from onnxprune.quality.drop import describe
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise, promise_of, unlimited
-from onnxprune.ranking import sensitivity
 from onnxprune.recovery.recover import Recovered
 from onnxprune.recovery.retune import lifelike, restored
+from onnxprune.report import summary
 from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
 from onnxprune.result import Result
 from onnxprune.rewrite.cut import cut
@@ -42,12 +42,12 @@ from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
 from onnxprune.search.stages import finished, repaired, timed
 from onnxprune.selection.budget import budget_of
-from onnxprune.selection.measuring import measure_groups
 from onnxprune.selection.pace import paced
 from onnxprune.selection.settle import Settled, candidates
 from onnxprune.selection.widths import excluded
+from onnxprune.sensitivity.methods import measure_groups
+from onnxprune.sensitivity.ranking import sensitivity
 from onnxprune.sensitivity.values import Sensitivity
-from onnxprune.timing import bench
 
 __all__ = [
     "apply",

@@ -8,7 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune import pipeline, timing
+from onnxprune import pipeline
+from onnxprune.bench import command as benching
 from onnxprune.cli import main
 from onnxprune.errors import BudgetError, InputError
 from onnxprune.options import Options
@@ -33,7 +34,7 @@ def quick_bench(models, feeds, *, narrower=None, **choices):
 
 @pytest.fixture(autouse=True)
 def _untimed(monkeypatch):
-    for room in (stages, timing):
+    for room in (stages, benching):
         monkeypatch.setattr(room, "measure", quick_bench)
 
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from onnxprune import pipeline, timing
+from onnxprune import pipeline
+from onnxprune.bench import command as benching
 from onnxprune.bench.table import load_table
 from onnxprune.errors import BudgetError, InputError, UsageError, VerificationError
 from onnxprune.model.load import load
@@ -45,7 +46,7 @@ def weights_of(models):
 
 @pytest.fixture
 def untimed(monkeypatch):
-    for room in (stages, timing):
+    for room in (stages, benching):
         monkeypatch.setattr(room, "measure", quick_bench)
 
 
@@ -571,7 +572,7 @@ class TestBench:
             seen.extend(feeds)
             return quick_bench(models, feeds, **choices)
 
-        monkeypatch.setattr(timing, "measure", measure)
+        monkeypatch.setattr(benching, "measure", measure)
         pipeline.bench(RESNET, None, QUICK, trials=Trials(batch=5))
         assert [next(iter(feed.values())).shape[0] for feed in seen] == [5] * 4
 

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune import pipeline, timing
+from onnxprune import pipeline
+from onnxprune.bench import command as benching
 from onnxprune.bench.measure import worst
 from onnxprune.bench.table import load_table
 from onnxprune.choices import read_options
@@ -185,7 +186,7 @@ class TestPromise:
 
     def test_a_table_must_promise_each_profile(self, net, tmp_path, monkeypatch):
         monkeypatch.setattr(stages, "measure", ratios_of({1: 0.6, 8: 0.9}))
-        monkeypatch.setattr(timing, "measure", ratios_of({1: 0.6, 8: 0.9}))
+        monkeypatch.setattr(benching, "measure", ratios_of({1: 0.6, 8: 0.9}))
         table = tmp_path / "table.json"
         pipeline.bench(net, None, quick(cache=tmp_path / "c"), table=table)
         sizes = {dims for _, dims in load_table(table).fits}
@@ -213,7 +214,7 @@ class TestBench:
         validate(to_json(one), "onnxprune-bench/1", "bench")
 
     def test_two_models(self, net, tmp_path, monkeypatch):
-        monkeypatch.setattr(timing, "measure", ratios_of({1: 0.9, 8: 0.6}))
+        monkeypatch.setattr(benching, "measure", ratios_of({1: 0.9, 8: 0.6}))
         report = onnxprune.bench(net, net, profile=["N=8", "N=1"])
         assert (report.ratio, report.dims) == (0.9, {"N": 1})
         with (tmp_path / "page").open("w") as page:

@@ -23,7 +23,7 @@ from onnxprune.report.values import (
     Report,
     VerifyReport,
 )
-from onnxprune.wording import counted
+from onnxprune.report.wording import counted
 
 __all__ = ["print_report"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from onnxprune.report.values import Drop, Figures, GroupChange, Lossless, Ratios, Report
-from onnxprune.wording import counted
+from onnxprune.report.wording import counted
 
 __all__ = ["figures", "lossless", "quality", "ratio", "shrank", "sizes", "verdict"]
 

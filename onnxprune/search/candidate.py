@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from onnxprune import summary
 from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
@@ -18,6 +17,7 @@ from onnxprune.progress import Progress
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.recovery.recover import Recovered
+from onnxprune.report import summary
 from onnxprune.report.values import BenchReport
 from onnxprune.search import stages
 from onnxprune.selection.budget import Budget

@@ -31,7 +31,7 @@ from onnxprune.quality.losses import Losses
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import last_allowed, nested_plans
 from onnxprune.selection.budget import farthest
-from onnxprune.selection.measuring import measure_groups
+from onnxprune.sensitivity.methods import measure_groups
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 NETWORKS = {

@@ -19,7 +19,7 @@ from onnxprune.analysis import analyse
 from onnxprune.data.splits import split_samples
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.selection.measuring import measure_groups
+from onnxprune.sensitivity.methods import measure_groups
 from tests.nets import MODELS
 
 

@@ -22,7 +22,7 @@ from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import nested_plans
 from onnxprune.selection import pace
 from onnxprune.selection.budget import farthest
-from onnxprune.selection.measuring import measure_groups
+from onnxprune.sensitivity.methods import measure_groups
 from tests import nets
 from tests.test_pipeline import quick_bench, weights_of
 

@@ -12,9 +12,8 @@ from onnxprune.data.splits import split_samples
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.report.json import to_json, validate
-from onnxprune.selection import measuring
-from onnxprune.selection.measuring import measure_groups
 from onnxprune.sensitivity import measurer, perturbation
+from onnxprune.sensitivity.methods import Task, measure_groups
 from onnxprune.sensitivity.perturbation import measure
 from tests import nets
 from tests.sensitivity import naive
@@ -50,7 +49,7 @@ def test_auto_perturbs_everything_where_nothing_is_refitted():
 
 
 def test_auto_takes_gradients_where_there_is_no_time_to_perturb(monkeypatch):
-    monkeypatch.setattr(measuring.Task, "_affordable", lambda *_: 5.0)
+    monkeypatch.setattr(Task, "_affordable", lambda *_: 5.0)
     used, reasons = methods(recover=False)
     assert used == {"gradient"}
     assert "time to perturb on 5 only" in reasons[0]

@@ -9,8 +9,8 @@ from onnxprune.data.splits import split_samples
 from onnxprune.errors import UsageError
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.selection.measuring import measure_groups
 from onnxprune.sensitivity import measurer
+from onnxprune.sensitivity.methods import measure_groups
 from tests import nets
 
 

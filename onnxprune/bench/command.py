@@ -10,12 +10,12 @@ from onnxprune.analysis import analyse, read_samples
 from onnxprune.bench.measure import measure, worst
 from onnxprune.bench.narrower import narrower_feeds
 from onnxprune.bench.table import save_table
+from onnxprune.data.profiles import feeds_at
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.errors import InputError, UsageError
 from onnxprune.model.load import Model, load
 from onnxprune.options import Options, Trials
-from onnxprune.profiles import feeds_at
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.report.values import BenchReport
 from onnxprune.runtime.session import Feeds, RunFailedError, check_provider

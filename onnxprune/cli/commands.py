@@ -1,4 +1,4 @@
-"""The command line: arguments become values, one call does the work, its report is printed."""
+"""The commands, each one function: its arguments are the options, its docstring the help."""
 
 import io
 import sys
@@ -10,7 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from onnxprune import __version__
-from onnxprune.arguments import (
+from onnxprune.choices import read_options
+from onnxprune.cli.arguments import (
     AllowInterfaceChange,
     Batch,
     Branches,
@@ -57,10 +58,9 @@ from onnxprune.arguments import (
     TimeLimit,
     WarmUp,
 )
-from onnxprune.choices import read_options
+from onnxprune.cli.program import answer, exit_code, json_path, keep_apart
 from onnxprune.errors import UsageError, VerificationError
 from onnxprune.options import Options, Trials
-from onnxprune.program import answer, exit_code, json_path, keep_apart
 
 __all__ = ["app", "main"]
 

@@ -18,6 +18,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Progress, Silent
 from onnxprune.recovery.recover import enough, fitting
 from onnxprune.recovery.refit import refit
+from onnxprune.report.wording import counted
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
@@ -30,7 +31,6 @@ from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
-from onnxprune.wording import counted
 
 __all__ = ["Task", "measure_groups"]
 

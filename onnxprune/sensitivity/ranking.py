@@ -10,20 +10,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxprune import summary
 from onnxprune.analysis import analyse
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import split_samples
 from onnxprune.options import Options
 from onnxprune.progress import Clock, Progress, Silent
+from onnxprune.report import summary
 from onnxprune.report.values import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
-from onnxprune.selection.measuring import Task, measure_groups
 from onnxprune.selection.settle import candidates
 from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.measurer import Batches
+from onnxprune.sensitivity.methods import Task, measure_groups
 from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
