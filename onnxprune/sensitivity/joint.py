@@ -23,8 +23,9 @@ from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.gradient.probabilities import logits_of
-from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
+from onnxprune.sensitivity.measurer import Measurer
 from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.request import Batches, Request
 from onnxprune.sensitivity.thinned import thin
 
 __all__ = ["Expansion", "expand"]
@@ -109,9 +110,7 @@ def expand(
     before_softmax = logits_of(view, trace, outputs)
     values = tuple(outputs) if before_softmax is None else (before_softmax,)
     thinned, stays = thin(view, coupling, groups, share)
-    levels = {g.name: np.array([g.size]) for g in groups}
-    batches = Batches(feeds, [])
-    measurer = Measurer(Setting(thinned, trace, coupling, tuple(groups), batches, levels, values))
+    measurer = Measurer(Request(thinned, trace, coupling, groups, Batches(feeds, []), values))
     original = _run(view, feeds, values)
     change = OutputChange(original)
     base = [change.vector(n, found) for n, found in enumerate(_run(thinned, feeds, values))]

@@ -7,65 +7,27 @@ one batch at a time, for the samples that the channel is not silent on.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
-from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, batch_size, with_outputs
 from onnxprune.runtime.suffix import Suffix, make_suffix
-from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.importance import activation_importance
+from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.silence import Exits, Heard, Removals, exits_of, heard, rows_of
 from onnxprune.sensitivity.values import GroupSensitivity
 
-__all__ = ["MEMORY", "Batches", "Measurer", "Setting"]
-
-MEMORY = 1 << 30  # bytes of activations, of one batch
-
-
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Feeds to perturb channels on (``fit``), and others to measure widths on (``select``)."""
-
-    fit: Sequence[Feeds]
-    select: Sequence[Feeds]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What every process needs to measure some of the groups.
-
-    Attributes
-    ----------
-    view : View
-    trace : Trace
-    coupling : Coupling
-    groups : tuple of Group
-    batches : Batches
-    levels : mapping of group name to int array
-        Kept widths that are measured.
-    outputs : tuple of str
-    memory : int
-        Bytes that the cached activations of one batch may take.
-    """
-
-    view: View
-    trace: Trace
-    coupling: Coupling
-    groups: tuple[Group, ...]
-    batches: Batches
-    levels: Mapping[str, NDArray[np.int64]]
-    outputs: tuple[str, ...]
-    memory: int = MEMORY
+__all__ = ["Measurer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +51,14 @@ class Measurer:
 
     Parameters
     ----------
-    setting : Setting
+    asked : Request
+        Its order of groups is what they are numbered by.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.view, self.trace, self.coupling = setting.view, setting.trace, setting.coupling
-        self.outputs, self.batches = setting.outputs, setting.batches
+    def __init__(self, asked: Request) -> None:
+        self.asked = asked
+        self.view, self.trace, self.coupling = asked.view, asked.trace, asked.coupling
+        self.outputs, self.batches = tuple(asked.outputs), asked.batches
         session = Session(with_outputs(self.view.real, self.outputs))
         fit, select = self.batches.fit, self.batches.select
         self.fit = OutputChange([session.run(feed, self.outputs) for feed in fit])
@@ -115,15 +78,15 @@ class Measurer:
         Parameters
         ----------
         number : int
-            Of the group in the setting.
+            Of the group in the request.
         seconds : float
             That the channels may take. What is known by then makes the order: fewer samples, or
             activations if not even one batch fits.
         """
         self.runs = 0
         deadline = time.monotonic() + seconds
-        group = self.setting.groups[number]
-        widths = self.setting.levels[group.name]
+        group = self.asked.groups[number]
+        widths = measured_levels(self.asked.widths.get(group.name, ()), group.size)
         ready = self.prepare(group)
         parts = list(self.parts(ready, group, deadline))
         if parts:
@@ -141,7 +104,7 @@ class Measurer:
         axes = [m.axis for m in group.members if m.axis in self.coupling.contracts]
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
-        room = self.setting.memory / self.scale
+        room = self.asked.memory / self.scale
         suffix = make_suffix(gated, self.outputs, self.trace, steady=self.steady, room=room)
         exits = exits_of(self.view, self.coupling, group)
         read = [a.value for places in (exits or {}).values() for a in places]

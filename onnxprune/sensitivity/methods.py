@@ -26,9 +26,8 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.gradient import measure as gradient
-from onnxprune.sensitivity.measurer import MEMORY, Batches
 from onnxprune.sensitivity.narrowed import measure_narrowed
-from onnxprune.sensitivity.request import Request
+from onnxprune.sensitivity.request import MEMORY, Batches, Request
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 
@@ -214,7 +213,7 @@ class Task:
 
     def _run(
         self,
-        measure: Callable[..., Sensitivity],
+        measure: Callable[[Request], Sensitivity],
         groups: Sequence[Group],
         work: Mapping[str, float],
         count: int | None,

@@ -27,9 +27,9 @@ from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.output import OutputChange
 from onnxprune.sensitivity.reconstruction import Elimination, eliminate
+from onnxprune.sensitivity.request import Batches
 from onnxprune.sensitivity.values import GroupSensitivity
 from onnxprune.sensitivity.weighed import weighed_readers
 

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from onnxprune.progress import Silent
 from onnxprune.runtime.session import batch_size
-from onnxprune.sensitivity.levels import measured_levels
-from onnxprune.sensitivity.measurer import Measurer, Setting
+from onnxprune.sensitivity.measurer import Measurer
 from onnxprune.sensitivity.request import Request
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.sensitivity.workers import spread
@@ -30,24 +31,21 @@ def measure(
     -------
     Sensitivity
     """
-    groups, batches = asked.groups, asked.batches
-    levels = {g.name: measured_levels(asked.widths.get(g.name, ()), g.size) for g in groups}
-    ordered = tuple(sorted(groups, key=lambda g: asked.work[g.name]))
-    setting = Setting(
-        asked.view, asked.trace, asked.coupling, ordered, batches, levels, tuple(asked.outputs)
-    )
-    work = [asked.work[group.name] for group in ordered]
+    effort = {g.name: asked.work.get(g.name, 1.0) for g in asked.groups}
+    ordered = sorted(asked.groups, key=lambda g: effort[g.name])
+    work = [effort[group.name] for group in ordered]
     shares = _Shares(work, _SHARE * asked.time_limit, asked.jobs)
     found: dict[str, GroupSensitivity] = {}
     runs = 0
-    results = spread(Measurer, setting, len(ordered), shares.give, asked.jobs)
+    each = replace(asked, groups=ordered, progress=Silent())  # a console goes to no other process
+    results = spread(Measurer, each, len(ordered), shares.give, asked.jobs)
     for number, (result, count) in asked.progress.track(results, len(ordered), "groups"):
         found[ordered[number].name] = result
         runs += count
         if done is not None:
             done(ordered[number].name, result)
-    samples = sum(map(batch_size, batches.fit))
-    return Sensitivity({g.name: found[g.name] for g in groups}, samples, runs)
+    samples = sum(map(batch_size, asked.batches.fit))
+    return Sensitivity({g.name: found[g.name] for g in asked.groups}, samples, runs)
 
 
 class _Shares:

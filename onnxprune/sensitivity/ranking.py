@@ -22,10 +22,9 @@ from onnxprune.selection.settle import candidates
 from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.methods import Task, measure_groups
 from onnxprune.sensitivity.reconstruction import eliminate
-from onnxprune.sensitivity.request import Request
+from onnxprune.sensitivity.request import Batches, Request
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.sensitivity.weighed import weighed_readers
 
@@ -213,17 +212,9 @@ class _Trust:
     def _sketched(self, groups: Sequence[Group], batches: Batches) -> dict[str, Scores]:
         found = self.task.found
         asked = Request(
-            view=found.view,
-            trace=found.traces[0],
-            coupling=found.coupling,
-            groups=groups,
-            batches=batches,
-            widths={},
-            outputs=self.task.outputs,
-            work={g.name: 1.0 for g in groups},
+            found.view, found.traces[0], found.coupling, groups, batches, self.task.outputs,
             time_limit=self.task.options.time_limit,
-            progress=Silent(),
-        )
+        )  # fmt: skip
         made = gradient.measure(asked, check=False, seed=self.task.options.seed)
         return {name: group.scores for name, group in made.groups.items()}
 

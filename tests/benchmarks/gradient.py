@@ -30,8 +30,7 @@ from onnxprune.progress import Silent
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session, with_outputs
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.measure import measure
-from onnxprune.sensitivity.measurer import Batches
-from onnxprune.sensitivity.request import Request
+from onnxprune.sensitivity.request import Batches, Request
 from onnxprune.sensitivity.values import Sensitivity
 from tests.nets import Net
 from tests.sensitivity.naive import zeroed
@@ -80,10 +79,8 @@ class Problem:
             coupling=found.coupling,
             groups=groups,
             batches=Batches(self.feeds, []),
-            widths={},
             outputs=self.outputs,
             work={g.name: float(g.size) for g in groups},
-            time_limit=1e6,
             progress=progress,
         )
 

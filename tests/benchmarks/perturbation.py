@@ -28,7 +28,8 @@ from onnxprune.model.view import Node
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
-from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
+from onnxprune.sensitivity.measurer import Measurer
+from onnxprune.sensitivity.request import Batches, Request
 from tests.nets import Net
 
 _CHANNELS = {"naive": 2, "exact": 10, "whole": 3}  # that are timed per group and round, each way
@@ -36,18 +37,15 @@ _CHANNELS = {"naive": 2, "exact": 10, "whole": 3}  # that are timed per group an
 
 def measurer(problem: Problem) -> Measurer:
     found = problem.found
-    groups = tuple(found.coupling.groups)
-    batches = Batches(problem.feeds, [])
-    levels = {g.name: np.array([g.size]) for g in groups}
-    seen = found.view, found.traces[0], found.coupling
-    return Measurer(Setting(*seen, groups, batches, levels, problem.outputs))
+    seen = found.view, found.traces[0], found.coupling, found.coupling.groups
+    return Measurer(Request(*seen, Batches(problem.feeds, []), problem.outputs))
 
 
 def fast(
     measuring: Measurer, number: int, channels: list[int], *, skip: bool
 ) -> tuple[float, float]:
     """CPU seconds of all channels of a group, from those of a few, and how many samples ran."""
-    group = measuring.setting.groups[number]
+    group = measuring.asked.groups[number]
     ready, cached = [], []
     once = seconds(lambda: ready.append(measuring.prepare(group)))
     for batch, feed in enumerate(measuring.batches.fit):

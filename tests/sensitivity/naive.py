@@ -12,14 +12,12 @@ from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.frontier import float_frontier
-from onnxprune.progress import Silent
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.keeps import keep_masks, per_block
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.selection.widths import allowed_widths
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.perturbation import measure
-from onnxprune.sensitivity.request import Request
+from onnxprune.sensitivity.request import Batches, Request
 from onnxprune.sensitivity.values import Sensitivity
 
 Outputs = list[dict[str, np.ndarray]]
@@ -51,8 +49,6 @@ def request(
         widths=widths,
         outputs=float_frontier(found.view, found.traces[0]),
         work={g.name: float(g.size) for g in groups},
-        time_limit=1e6,
-        progress=Silent(),
     )
     return replace(asked, **choices)
 

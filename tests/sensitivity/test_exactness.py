@@ -6,7 +6,8 @@ import pytest
 from onnxprune.model.frontier import float_frontier
 from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.runtime.suffix import Suffix
-from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
+from onnxprune.sensitivity.measurer import Measurer
+from onnxprune.sensitivity.request import Batches, Request
 from tests import nets
 from tests.sensitivity import naive
 from tests.sensitivity.random_nets import random_net
@@ -17,14 +18,13 @@ _SAMPLES = 6
 def measurer(found, **choices):
     fit = list(found.samples.feeds(np.arange(_SAMPLES), 4))
     return Measurer(
-        Setting(
+        Request(
             view=found.view,
             trace=found.traces[0],
             coupling=found.coupling,
             groups=tuple(g for g in found.coupling.groups if g.exact),
             batches=Batches(fit, []),
-            levels={},
-            outputs=tuple(float_frontier(found.view, found.traces[0])),
+            outputs=float_frontier(found.view, found.traces[0]),
             **choices,
         )
     )
@@ -60,7 +60,7 @@ def test_every_model_of_the_repository(name):
     found = nets.digits(name)
     measuring = measurer(found)
     rng = np.random.default_rng(0)
-    for group in measuring.setting.groups:
+    for group in measuring.asked.groups:
         channels = rng.choice(group.size, min(group.size, 3), replace=False).tolist()
         assert_equal_to_a_session_per_channel(found, measuring, group, channels)
 
@@ -69,8 +69,8 @@ def test_every_model_of_the_repository(name):
 def test_random_graphs(seed, tmp_path):
     found = nets.look(random_net(seed), tmp_path, samples=8)
     measuring = measurer(found)
-    assert measuring.setting.groups
-    for group in measuring.setting.groups:
+    assert measuring.asked.groups
+    for group in measuring.asked.groups:
         channels = range(min(group.size, 5))
         assert_equal_to_a_session_per_channel(found, measuring, group, channels)
 
@@ -80,7 +80,7 @@ def test_what_does_not_fit_into_memory_is_computed_anew(memory, tmp_path):
     fitted = 0
     for found in (nets.look(random_net(4), tmp_path, samples=8), nets.digits("digits_mobile")):
         measuring, limited = measurer(found), measurer(found, memory=memory)
-        for group in measuring.setting.groups[::2]:
+        for group in measuring.asked.groups[::2]:
             channels = range(min(group.size, 3))
             suffix = limited.prepare(group).suffix
             usual = measuring.prepare(group).suffix
@@ -127,7 +127,7 @@ def silent(offset):
 def test_samples_that_a_channel_is_silent_on_are_not_run(tmp_path, monkeypatch):
     found = nets.look(silent(0.0), tmp_path)
     measuring = measurer(found)
-    (group,) = measuring.setting.groups
+    (group,) = measuring.asked.groups
     feeds = measuring.batches.fit
     fires = [int((feed["x"][:, 0] > 0).sum()) for feed in feeds]
     assert any(0 < count < len(feed["x"]) for count, feed in zip(fires, feeds, strict=True))
@@ -164,5 +164,5 @@ def test_samples_that_see_one_another_are_run_together(tmp_path):
     y = net.op("Sub", y, net.op("ReduceMean", y, axes=[0], keepdims=1))
     found = nets.look(net.model({"x": ("N", 6)}, net.op("Tanh", y)), tmp_path)
     measuring = measurer(found)
-    (group,) = measuring.setting.groups
+    (group,) = measuring.asked.groups
     assert_equal_to_a_session_per_channel(found, measuring, group, range(group.size))

@@ -9,8 +9,8 @@ from onnxprune.layers.sites import find_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Silent
 from onnxprune.runtime.session import Session
-from onnxprune.sensitivity.measurer import Batches
 from onnxprune.sensitivity.narrowed import measure_narrowed
+from onnxprune.sensitivity.request import Batches
 from tests import nets
 from tests.recovery.test_trajectory import INPUTS, KINDS, STEPS, UNITS, copied
 

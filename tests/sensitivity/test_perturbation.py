@@ -6,7 +6,8 @@ from scipy.stats import spearmanr
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.runtime.session import Session
-from onnxprune.sensitivity.measurer import Batches, Measurer, Setting
+from onnxprune.sensitivity.measurer import Measurer
+from onnxprune.sensitivity.request import Batches, Request
 from tests import nets
 from tests.sensitivity import naive
 
@@ -221,9 +222,7 @@ def test_masks_only_touch_the_groups_axes(tmp_path):
     given = naive.batches(found)
     group = nets.group_of(found, "Conv_2")
     measurer = Measurer(
-        Setting(
-            found.view, found.traces[0], found.coupling, (group,), given, {}, found.view.outputs
-        )
+        Request(found.view, found.traces[0], found.coupling, [group], given, found.view.outputs)
     )
     masks = measurer.masks(group, [1])
     assert set(masks) == {m.axis for m in group.members}

@@ -54,7 +54,7 @@ def test_what_is_finished_is_not_measured_again(found, options, monkeypatch):
     def group(self, number, seconds):
         if len(seen) == 2:
             raise BrokenOff
-        seen.append(self.setting.groups[number].name)
+        seen.append(self.asked.groups[number].name)
         return true(self, number, seconds)
 
     monkeypatch.setattr(measurer.Measurer, "group", group)
