@@ -8,7 +8,7 @@ from onnxprune.data.specs import did_you_mean
 from onnxprune.errors import UsageError
 from onnxprune.model.view import View
 from onnxprune.quality.automatic import class_axis, guess
-from onnxprune.quality.metrics import METRICS, Measure
+from onnxprune.quality.metrics import METRICS, Measure, judged_by_labels
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["choose_measures", "user_function"]
@@ -73,7 +73,7 @@ def choose_measures(
     if labels:
         chosen = _labelled(chosen, given=bool(entries))
     for measure in chosen:
-        if METRICS[measure.metric].labels and not labels:
+        if METRICS[measure.metric].labels == "needed" and not labels:
             msg = f"--metric {measure.metric} needs --labels"
             raise UsageError(msg)
     total = sum(measure.weight for measure in chosen)
@@ -85,7 +85,7 @@ def choose_measures(
 
 def _labelled(chosen: list[Measure], *, given: bool) -> list[Measure]:
     if given:
-        if not any(METRICS[m.metric].labels or m.metric == "mean_iou" for m in chosen):
+        if not judged_by_labels(chosen):
             msg = f"--labels has no use with --metric {chosen[0].metric}; leave one of them out"
             raise UsageError(msg)
         return chosen

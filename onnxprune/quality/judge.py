@@ -16,9 +16,17 @@ from onnxprune.options import Options
 from onnxprune.quality.choice import choose_measures, user_function
 from onnxprune.quality.labels import check_labels, read_labels
 from onnxprune.quality.losses import Losses
-from onnxprune.quality.metrics import METRICS, Array, Floats, Kind, Measure, default_limit
+from onnxprune.quality.metrics import (
+    METRICS,
+    Array,
+    Floats,
+    Kind,
+    Measure,
+    default_limit,
+    judged_by_labels,
+)
 from onnxprune.quality.user import user_losses
-from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
+from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow, widen
 from onnxprune.runtime.session import Session, with_outputs
 
 __all__ = ["Judge"]
@@ -144,13 +152,22 @@ class Judge:
     def _pairs(
         self, session: Session, keeps: Keeps, indices: Indices
     ) -> Iterator[tuple[list[int], dict[str, Array], dict[str, Array]]]:
-        """Yield the samples of each run with both models' outputs, each sample once."""
+        """Yield the samples of each run with both models' outputs, each sample once.
+
+        Labels count all classes: of those that a candidate has no score for, it never says one.
+        """
+        labelled = {m.output for m in judged_by_labels(self.measures) if self.labels is not None}
+        scored = {axis: mask for axis, mask in keeps.items() if axis.value in labelled}
+        rest = {axis: mask for axis, mask in keeps.items() if axis not in scored}
         seen: set[int] = set()
         for rows, feed in self._samples.batches(indices, self._batch):
-            fresh = [k for k, i in enumerate(rows) if i not in seen and i not in rows[:k]]
-            seen.update(rows)
-            before = narrow(self._original.run(feed, self._names), keeps)
-            after = session.run(narrow(feed, keeps), self._names)
+            fresh = []
+            for place, number in enumerate(rows):
+                if number not in seen:
+                    seen.add(number)
+                    fresh.append(place)
+            before = narrow(self._original.run(feed, self._names), rest)
+            after = widen(session.run(narrow(feed, keeps), self._names), scored)
             if self._whole:
                 yield rows[:1], _lifted(before), _lifted(after)
             elif fresh:
@@ -222,8 +239,7 @@ def _kind_of(measures: Sequence[Measure], decisions: int, *, labels: bool) -> Ki
     kind = METRICS[measures[0].metric].kind
     if len(measures) == 1 and decisions == 1 and kind != "bounded":
         return kind
-    signed = any(METRICS[m.metric].labels or m.metric == "mean_iou" for m in measures)
-    return "signed" if labels and signed else "bounded"
+    return "signed" if labels and judged_by_labels(measures) else "bounded"
 
 
 def _describe(measures: Sequence[Measure]) -> str:

@@ -10,7 +10,7 @@ from onnxprune.data.files import load_array, load_arrays
 from onnxprune.data.samples import Samples
 from onnxprune.errors import InputError, UsageError
 from onnxprune.options import Data
-from onnxprune.quality.metrics import METRICS, Measure
+from onnxprune.quality.metrics import METRICS, Measure, judged_by_labels
 
 __all__ = ["check_labels", "read_labels"]
 
@@ -66,9 +66,7 @@ def check_labels(
     InputError
         If there is not one label per decision, or one names a class that has no score.
     """
-    for m in measures:
-        if not (METRICS[m.metric].labels or m.metric == "mean_iou"):
-            continue
+    for m in judged_by_labels(measures):
         shape = outputs[m.output].shape
         classes = shape[m.axis]
         wanted = np.delete(np.asarray(shape), m.axis % len(shape))
@@ -78,7 +76,7 @@ def check_labels(
                 f"shape {tuple(int(size) for size in wanted)}"
             )
             raise InputError(msg)
-        if METRICS[m.metric].labels and not ((labels >= 0) & (labels < classes)).all():
+        if METRICS[m.metric].labels == "needed" and not ((labels >= 0) & (labels < classes)).all():
             bad = labels[(labels < 0) | (labels >= classes)].ravel()[0]
             msg = f"--labels hold class {bad}; output '{m.output}' has classes 0 to {classes - 1}"
             raise InputError(msg)

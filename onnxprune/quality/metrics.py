@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "Array", "Kind", "Measure", "Metric", "default_limit"]
+__all__ = ["METRICS", "Array", "Kind", "Measure", "Metric", "default_limit", "judged_by_labels"]
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
@@ -60,20 +60,25 @@ class Metric:
         Of an output with one decision per sample.
     default : float
         The most that may be lost where the user does not say.
-    labels : bool
-        Whether it needs them.
+    labels : str
+        "needed", "used" where there are any, or "" where they are of no use.
     """
 
     loss: Callable[[Measure, Array, Array, Array | None], Floats]
     kind: Kind
     default: float
     by_class: Callable[[Measure, Array, Array, Array | None], Floats] | None = None
-    labels: bool = False
+    labels: Literal["needed", "used", ""] = ""
 
 
 def default_limit(measures: Sequence[Measure]) -> float:
     """Return the most that may be lost where the user does not say: the metrics' own, weighted."""
     return sum(m.weight * METRICS[m.metric].default for m in measures)
+
+
+def judged_by_labels(measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Return those that labels judge, where there are any."""
+    return tuple(m for m in measures if METRICS[m.metric].labels)
 
 
 def _top(measure: Measure, scores: Array) -> NDArray[np.int64]:
@@ -225,9 +230,9 @@ def _capped(losses: Floats) -> Floats:
 
 METRICS: Mapping[str, Metric] = {
     "agreement": Metric(_agreement, "binary", 0.01, _agreement_by_class),
-    "accuracy": Metric(_accuracy, "discordant", 0.01, _accuracy_by_class, labels=True),
+    "accuracy": Metric(_accuracy, "discordant", 0.01, _accuracy_by_class, "needed"),
     "kl": Metric(_kl, "bounded", 0.02),
     "relative_l2": Metric(_relative_l2, "bounded", 0.10),
     "cosine": Metric(_cosine, "bounded", 0.01),
-    "mean_iou": Metric(_mean_iou, "bounded", 0.02, _iou_by_class),
+    "mean_iou": Metric(_mean_iou, "bounded", 0.02, _iou_by_class, "used"),
 }

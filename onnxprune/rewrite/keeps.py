@@ -19,6 +19,7 @@ __all__ = [
     "narrow",
     "per_block",
     "take",
+    "widen",
 ]
 
 Array = NDArray[np.generic]
@@ -132,4 +133,24 @@ def narrow(values: Mapping[str, Array], keeps: Keeps) -> dict[str, Array]:
     mine = named({axis: mask for axis, mask in keeps.items() if axis.value in found})
     for axis, mask in sorted(mine, key=lambda item: item[0].by < 0):  # blocks lie on whole axes
         found[axis.value] = take(found[axis.value], axis, mask)
+    return found
+
+
+def widen(values: Mapping[str, Array], keeps: Keeps) -> dict[str, Array]:
+    """Put class scores back where they were, with minus infinity for what was cut away.
+
+    Parameters
+    ----------
+    values : mapping of value name to float array
+        Narrowed by a cut.
+    keeps : mapping of Axis to mask
+        Axes with a joint one stay as they are.
+    """
+    found = dict(values)
+    for axis, mask in named(keeps):
+        if axis.value in found and axis.by < 0:
+            whole = np.moveaxis(found[axis.value], axis.axis, 0)
+            full = np.full((len(mask), *whole.shape[1:]), -np.inf, whole.dtype)
+            full[mask] = whole
+            found[axis.value] = np.moveaxis(full, 0, axis.axis)
     return found

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.analysis import analyse
+from onnxprune.coupling.relations import Axis
 from onnxprune.data.splits import split_samples
 from onnxprune.errors import InputError, UsageError
 from onnxprune.options import Options
@@ -160,6 +161,21 @@ class TestLabels:
             np.savetxt(path, self.labels(), fmt="%d")
         model, _, found = self.judged(tmp_path, labels=str(path))
         assert found.values.tolist() == self.wanted(model).tolist()
+
+    def test_count_classes_that_a_cut_left_no_score_of(self, tmp_path):
+        """What a narrowed output says is its class's number in the original."""
+        model, keep = linear(), np.array([True, False, True, True])
+        cut = onnx.ModelProto.FromString(model.SerializeToString())
+        for tensor in cut.graph.initializer:
+            array = numpy_helper.to_array(tensor)[:, keep]
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        del cut.graph.output[0].type.tensor_type.shape.dim[:]
+        truth = outputs(model).argmax(1)
+        judge = judge_of(model, tmp_path, {"x": X, "truth": truth}, labels="truth")
+        found = judge.losses(cut, range(40), {Axis("logits", 1): keep})
+        assert 0 < (truth == 1).sum() < 40
+        assert found.values.tolist() == (truth == 1).astype(float).tolist()
+        assert judge_of(model, tmp_path).losses(cut, range(40), {Axis("logits", 1): keep}).drop == 0
 
     def test_follow_the_samples_that_were_taken(self, tmp_path):
         model = linear()
