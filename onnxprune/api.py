@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from onnxprune import pipeline
 from onnxprune.choices import read_options
-from onnxprune.data.specs import did_you_mean
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, did_you_mean
 from onnxprune.options import Choice, Options, Trials
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress

@@ -1,5 +1,6 @@
 """Options as people give them, texts of the command line or Python values, become one value."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
@@ -10,9 +11,10 @@ from typing import Any, TypeVar
 from onnxprune.errors import InputError, UsageError
 from onnxprune.options import Array, Data, Options
 
-__all__ = ["read_data", "read_options"]
+__all__ = ["parse_dim", "parse_input_shape", "parse_profile", "read_data", "read_options"]
 
 T = TypeVar("T")
+_SHAPE = re.compile(r"\d+(\s*[,x]\s*\d+)*")
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -111,12 +113,64 @@ def _several(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
+def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read one ``--input-shape``: ``x:1,3,224,224``, also ``1x3x224x224`` and ``[1,3,224,224]``.
+
+    The name is "" where it is left out. Names may hold colons (``x:0:1,4``).
+
+    Raises
+    ------
+    UsageError
+        If the text cannot be read.
+    """
+    head, colon, tail = text.rpartition(":")
+    name, body = head.strip(), tail.strip()
+    brackets = body.startswith("[") and body.endswith("]")
+    body = body[1:-1].strip() if brackets else body
+    if not (_SHAPE.fullmatch(body) or (brackets and not body)) or (colon and not name):
+        msg = f"cannot read input shape '{text}'; write it as NAME:1,3,224,224"
+        raise UsageError(msg)
+    shape = tuple(int(size) for size in re.findall(r"\d+", body))
+    if 0 in shape:
+        msg = f"input shape '{text}' has an axis of size 0; sizes start at 1"
+        raise UsageError(msg)
+    return name, shape
+
+
+def parse_dim(text: str) -> tuple[str, int]:
+    """Read one ``--dim``: ``batch=4``.
+
+    Raises
+    ------
+    UsageError
+        If it is not NAME=N with N of at least 1.
+    """
+    name, _, size = (part.strip() for part in text.rpartition("="))
+    if not name or not size.isdecimal() or int(size) == 0:
+        msg = f"cannot read dimension '{text}'; write it as NAME=N with N of at least 1"
+        raise UsageError(msg)
+    return name, int(size)
+
+
+def parse_profile(text: str) -> dict[str, int]:
+    """Read one ``--profile``: ``batch=8,seq=128``.
+
+    Raises
+    ------
+    UsageError
+        If it is no list of NAME=N, or gives a name twice.
+    """
+    pairs = [parse_dim(part) for part in text.split(",")]
+    if len(dict(pairs)) < len(pairs):
+        msg = f"profile '{text}' gives a dimension twice"
+        raise UsageError(msg)
+    return dict(pairs)
+
+
 def _shapes(
     given: Mapping[str, Sequence[int]] | Sequence[str] | None,
 ) -> dict[str, tuple[int, ...]]:
     """Read every ``--input-shape``; the name is "" where it is left out."""
-    from onnxprune.data.specs import parse_input_shape
-
     if isinstance(given, Mapping):
         return {name: tuple(map(int, shape)) for name, shape in given.items()}
     return _once([parse_input_shape(text) for text in given or ()], "--input-shape")
@@ -124,8 +178,6 @@ def _shapes(
 
 def _dims(given: Mapping[str, int] | Sequence[str] | None) -> dict[str, int]:
     """Read every ``--dim``."""
-    from onnxprune.data.specs import parse_dim
-
     if isinstance(given, Mapping):
         return {name: int(size) for name, size in given.items()}
     return _once([parse_dim(text) for text in given or ()], "--dim")
@@ -133,8 +185,6 @@ def _dims(given: Mapping[str, int] | Sequence[str] | None) -> dict[str, int]:
 
 def _profiles(given: Sequence[str | Mapping[str, int]] | None) -> tuple[dict[str, int], ...]:
     """Read every ``--profile``."""
-    from onnxprune.data.specs import parse_profile
-
     found = [parse_profile(p) if isinstance(p, str) else dict(p) for p in given or ()]
     for number, profile in enumerate(found):
         if profile in found[:number]:

@@ -10,9 +10,17 @@ Anything else that reaches the command line is a defect of onnxprune: it keeps i
 ends with 1.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 
-__all__ = ["BudgetError", "InputError", "OnnxPruneError", "UsageError", "VerificationError"]
+__all__ = [
+    "BudgetError",
+    "InputError",
+    "OnnxPruneError",
+    "UsageError",
+    "VerificationError",
+    "did_you_mean",
+]
 
 
 class OnnxPruneError(Exception):
@@ -53,3 +61,12 @@ class BudgetError(OnnxPruneError):
     def __init__(self, message: str, nearest: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.nearest = dict(nearest or {})
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'y'?"`` or, with nothing close, what there is; "" without any."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; there is {', '.join(repr(k) for k in known[:8])}" if known else ""

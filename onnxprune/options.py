@@ -116,8 +116,8 @@ class Options:
             _check(name, getattr(self, name), 0, 1, "of the original, both ends excluded")
         _check("confidence", self.confidence, 0, 1, "0.95 is usual")
         _check("time-limit", self.time_limit, 0, float("inf"), "measuring ends then")
-        if self.max_drop is not None and not self.max_drop >= 0:
-            msg = f"--max-drop {self.max_drop:g} is negative; 0 allows no loss at all"
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            msg = f"--max-drop {self.max_drop:g} is no drop of at least 0; 0 allows no loss at all"
             raise UsageError(msg)
         for name in ("samples", "threads", "jobs", "multiple_of"):
             _check_count(name, getattr(self, name), 1)

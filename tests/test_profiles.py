@@ -12,8 +12,7 @@ from onnxprune import pipeline
 from onnxprune.bench import command as benching
 from onnxprune.bench.measure import worst
 from onnxprune.bench.table import load_table
-from onnxprune.choices import read_options
-from onnxprune.data.specs import parse_profile
+from onnxprune.choices import parse_profile, read_options
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.options import Options, Trials
 from onnxprune.progress import Silent

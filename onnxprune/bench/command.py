@@ -62,7 +62,6 @@ def bench(
     clock.stage("load")
     models = [load(path) for path in (first, second) if path is not None]
     specs = input_specs(models[0].proto)
-    _check_inputs(models)
     samples, shapes = read_samples(models[0], specs, options)
     at = [
         (named_dims(specs, sizes), feeds)
@@ -75,22 +74,24 @@ def bench(
         msg = f"--batch {trials.batch} and --profile both give sizes: leave one of them out"
         raise UsageError(msg)
     timed = at or [(named_dims(specs, shapes), _feeds(samples, trials.batch))]
+    fitted = [(dims, feeds, *narrower_feeds(models, feeds)) for dims, feeds in timed]
     if table is not None:
         _tabulate(first, options, table, clock)
     clock.stage("bench")
-    reports = [_measured(models, feeds, dims, options, trials, clock) for dims, feeds in timed]
+    reports = [_measured(models, *case, options, trials, clock) for case in fitted]
     return worst(reports) if at else reports[0]
 
 
 def _measured(
     models: Sequence[Model],
-    feeds: Sequence[Feeds],
     dims: Mapping[str, int],
+    feeds: Sequence[Feeds],
+    narrower: Sequence[Feeds],
+    note: str,
     options: Options,
     trials: Trials,
     progress: Progress,
 ) -> BenchReport:
-    narrower, note = narrower_feeds(models, feeds)
     try:
         report = measure(
             [m.runnable for m in models],
@@ -111,18 +112,6 @@ def _measured(
         msg = f"{paths}: onnxruntime cannot run this model on these inputs: {error}"
         raise InputError(msg) from error
     return replace(report, warnings=[note, *report.warnings]) if note else report
-
-
-def _check_inputs(models: Sequence[Model]) -> None:
-    """Refuse to compare models that do not take the same feeds."""
-    first, *others = [{s.name for s in input_specs(model.proto)} for model in models]
-    if any(names != first for names in others):
-        wanted = [", ".join(sorted(names)) or "none" for names in (first, *others)]
-        msg = (
-            f"{models[0].path} and {models[1].path} take different inputs ({wanted[0]}; "
-            f"{wanted[1]}), so no data fits both; time each alone"
-        )
-        raise InputError(msg)
 
 
 def _feeds(samples: Samples, batch: int) -> list[Feeds]:

@@ -21,7 +21,6 @@ def narrower_feeds(models: Sequence[Model], feeds: Sequence[Feeds]) -> tuple[lis
     Parameters
     ----------
     models : sequence of Model
-        That have inputs of the same names.
     feeds : sequence of Feeds
         For the first of them.
 
@@ -34,9 +33,16 @@ def narrower_feeds(models: Sequence[Model], feeds: Sequence[Feeds]) -> tuple[lis
     Raises
     ------
     InputError
-        If an input of the last model is no narrower than the first one's, but another.
+        If the inputs have other names, or one of the last model is no narrower, but another.
     """
     specs = {spec.name: spec for spec in input_specs(models[-1].proto)}
+    if specs.keys() != feeds[0].keys():
+        first, last = (", ".join(sorted(names)) or "none" for names in (feeds[0], specs))
+        msg = (
+            f"{models[0].path} and {models[-1].path} take different inputs ({first}; {last}), "
+            "so no data fits both; time each alone"
+        )
+        raise InputError(msg)
     for name, array in feeds[0].items():
         if not _fits(specs[name], array.shape):
             msg = (

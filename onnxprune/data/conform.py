@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from onnxprune.data.casts import cast, check_dtype, reinterpret
 from onnxprune.data.samples import Samples, choose
-from onnxprune.data.specs import InputSpec, did_you_mean
-from onnxprune.errors import InputError
+from onnxprune.data.specs import InputSpec
+from onnxprune.errors import InputError, did_you_mean
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["Table", "collect", "fixed_batch", "full_feed", "table"]

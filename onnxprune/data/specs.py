@@ -1,7 +1,5 @@
 """What a model wants to be fed, and with which sizes."""
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -11,24 +9,19 @@ import numpy as np
 import onnx
 
 from onnxprune.data.symbols import evaluate
-from onnxprune.errors import InputError, OnnxPruneError, UsageError
+from onnxprune.errors import InputError, OnnxPruneError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
 
 __all__ = [
     "InputSpec",
-    "did_you_mean",
     "input_specs",
     "named_dims",
-    "parse_dim",
-    "parse_input_shape",
-    "parse_profile",
     "resolve_shapes",
 ]
 
 _LARGEST_INPUT = 4_000_000_000  # bytes
-_SHAPE = re.compile(r"\d+(\s*[,x]\s*\d+)*")
 
 Dim: TypeAlias = str | tuple[str, int]
 """What gets one size: a named dimension, or the nameless dynamic axis (input, axis)."""
@@ -69,15 +62,6 @@ class InputSpec:
         return (self.name, axis) if size is None else size
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'y'?"`` or, with nothing close, what there is; "" without any."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; there is {', '.join(repr(k) for k in known[:8])}" if known else ""
-
-
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
     """Return the inputs that must be fed, in graph order.
 
@@ -115,60 +99,6 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     # Some exporters write 0 or -1 where they mean dynamic.
     return dim.dim_value if dim.dim_value > 0 else dim.dim_param or None
-
-
-def parse_input_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read one ``--input-shape``: ``x:1,3,224,224``, also ``1x3x224x224`` and ``[1,3,224,224]``.
-
-    The name is "" where it is left out. Names may hold colons (``x:0:1,4``).
-
-    Raises
-    ------
-    UsageError
-        If the text cannot be read.
-    """
-    head, colon, tail = text.rpartition(":")
-    name, body = head.strip(), tail.strip()
-    brackets = body.startswith("[") and body.endswith("]")
-    body = body[1:-1].strip() if brackets else body
-    if not (_SHAPE.fullmatch(body) or (brackets and not body)) or (colon and not name):
-        msg = f"cannot read input shape '{text}'; write it as NAME:1,3,224,224"
-        raise UsageError(msg)
-    shape = tuple(int(size) for size in re.findall(r"\d+", body))
-    if 0 in shape:
-        msg = f"input shape '{text}' has an axis of size 0; sizes start at 1"
-        raise UsageError(msg)
-    return name, shape
-
-
-def parse_dim(text: str) -> tuple[str, int]:
-    """Read one ``--dim``: ``batch=4``.
-
-    Raises
-    ------
-    UsageError
-        If it is not NAME=N with N of at least 1.
-    """
-    name, _, size = (part.strip() for part in text.rpartition("="))
-    if not name or not size.isdecimal() or int(size) == 0:
-        msg = f"cannot read dimension '{text}'; write it as NAME=N with N of at least 1"
-        raise UsageError(msg)
-    return name, int(size)
-
-
-def parse_profile(text: str) -> dict[str, int]:
-    """Read one ``--profile``: ``batch=8,seq=128``.
-
-    Raises
-    ------
-    UsageError
-        If it is no list of NAME=N, or gives a name twice.
-    """
-    pairs = [parse_dim(part) for part in text.split(",")]
-    if len(dict(pairs)) < len(pairs):
-        msg = f"profile '{text}' gives a dimension twice"
-        raise UsageError(msg)
-    return dict(pairs)
 
 
 def resolve_shapes(

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxprune.data.specs import did_you_mean
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, did_you_mean
 from onnxprune.model.view import View
 from onnxprune.quality.automatic import class_axis, guess
 from onnxprune.quality.metrics import METRICS, Measure, judged_by_labels

@@ -134,17 +134,11 @@ def promise_of(found: Analysis, splits: Splits, judge: Judge, options: Options) 
     Raises
     ------
     UsageError
-        If the limit or confidence is outside its range, or the user's metric needs a limit.
+        If the user's metric needs a limit, and there is none.
     BudgetError
         If a certificate is required that even a perfect candidate would not get.
     """
     limit = options.max_drop
-    if limit is not None and not 0 <= limit < float("inf"):
-        msg = f"--max-drop {limit:g} is not a drop of at least 0"
-        raise UsageError(msg)
-    if not 0 < options.confidence < 1:
-        msg = f"--confidence {options.confidence:g} is not between 0 and 1; 0.95 is usual"
-        raise UsageError(msg)
     if limit is None and (options.require_certificate or not options.ratios):
         limit = judge.default
         if limit is None:
