@@ -11,39 +11,32 @@ from onnxprune.analysis import Analysis, analyse
 from onnxprune.bench.command import bench
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, split_samples
-from onnxprune.errors import VerificationError
 from onnxprune.inspection import inspect_groups
 from onnxprune.lossless.find import Free, find_free
 from onnxprune.lossless.order import freed
 from onnxprune.lossless.summary import lossless
-from onnxprune.model.diff import field_diff
-from onnxprune.model.functions import expand
 from onnxprune.model.load import load
 from onnxprune.model.save import check_target
 from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan
 from onnxprune.progress import Clock, Progress, Silent
-from onnxprune.quality.drop import describe
+from onnxprune.quality.drop import describe, state
 from onnxprune.quality.judge import Judge
-from onnxprune.quality.losses import Losses
-from onnxprune.quality.promise import Promise, promise_of, unlimited
-from onnxprune.recovery.recover import Recovered
+from onnxprune.quality.promise import promise_of
 from onnxprune.recovery.retune import lifelike, restored
 from onnxprune.report import summary
-from onnxprune.report.values import Drop, Inspection, Report, VerifyReport
+from onnxprune.report.values import Inspection, Report, VerifyReport
 from onnxprune.result import Result
-from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.fold import fold
-from onnxprune.rewrite.prove import Proven
-from onnxprune.rewrite.repairs import UnrepresentableError
+from onnxprune.rewrite.replay import compare, recut
 from onnxprune.runtime.session import check_provider
-from onnxprune.search.candidate import Candidate, Workshop
+from onnxprune.search.candidate import Workshop
 from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
 from onnxprune.search.stages import finished, repaired, timed
 from onnxprune.selection.budget import budget_of
 from onnxprune.selection.pace import paced
-from onnxprune.selection.settle import Settled, candidates
+from onnxprune.selection.settle import candidates
 from onnxprune.selection.widths import excluded
 from onnxprune.sensitivity.methods import measure_groups
 from onnxprune.sensitivity.ranking import sensitivity
@@ -134,7 +127,8 @@ def prune(
     if pareto is not None:
         check_folder(pareto)
     given = analyse(source, options, clock)
-    _warn(given, clock)
+    for warning in summary.synthetic(given):
+        clock.note(warning)
     found = lifelike(given)
     splits = split_samples(len(found.samples), options.seed)
     judge = Judge(found, splits, options)
@@ -145,8 +139,11 @@ def prune(
     known = _measured(found, groups, splits, options, clock)
     workshop = Workshop(found, groups, *known, pace, splits, judge, options, clock)
     chosen = search(workshop, budget, promise, objective="latency")
-    settled, done = _real(given, found, chosen.candidate)
-    drop, remarks = _drop(judge, promise, chosen.held, settled.proven, splits, options)
+    settled, done = chosen.candidate.settled, chosen.candidate.recovered
+    # What is written has the statistics of the user's model.
+    real = restored(done.model, found.view, given.view, settled.proven.keeps)
+    done = replace(done, model=real)
+    drop, remarks = describe(judge, promise, chosen.held, settled.proven, splits)
     times = chosen.candidate.timed or workshop.time(settled, done.model)
     remarks = [*workshop.notes(settled), *chosen.notes, *remarks]
     report = summary.report(
@@ -183,7 +180,7 @@ def inspect(
     """
     clock = Clock(progress or Silent())
     found = analyse(source, options, clock)
-    kept = excluded(found.coupling.groups, options.exclude, found.view, found.coupling)
+    kept = excluded(found.coupling.groups, options.exclude, found.view)
     groups = [g for g in found.coupling.groups if g.name not in kept]
     clock.stage("verify")
     inspection = inspect_groups(found, groups, verify=verify, progress=clock)
@@ -266,7 +263,7 @@ def replay(
     )
     found = wanted.shortened(analyse(source, options, clock))
     clock.stage("cut")
-    proven = _replayed(found, wanted)
+    proven = recut(found, wanted)
     splits = split_samples(len(found.samples), options.seed)
     notes = []
     if wanted.refitted and found.samples.synthetic:
@@ -276,7 +273,7 @@ def replay(
     done = repaired(found, proven, splits, options, clock, constants)
     done = finished(found, proven, splits, options, clock, done, constants)
     times = timed(found, done.model, proven.keeps, options, clock)
-    drop, remarks = _stated(found, done.model, proven, splits, options)
+    drop, remarks = state(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
     model = fold(found.expansion, done.model).model
     return Result(model, replace(report, seconds=clock.seconds()), wanted, found.model)
@@ -306,40 +303,11 @@ def verify(
         the plan lists as refitted or added may hold other numbers, but nothing else may differ.
     """
     clock = Clock(progress or Silent())
+    given = load(target)
     wanted = load_plan(plan, load(source))
     found = wanted.shortened(analyse(source, wanted.looking(options), clock))
     clock.stage("verify")
-    keeps = wanted.keeps(found.coupling.collected.sizes)
-    recut = _recut(found, wanted)
-    error = found.verifier.error(recut, keeps) if keeps else 0.0
-    given = load(target)
-    flat = expand(given.proto).model
-    plain_cut = wanted.without_refit(flat, recut)
-    bases = (found.model.path, given.path)
-    differences = field_diff(recut, plain_cut, bases=bases)
-    return VerifyReport(
-        str(found.model.path),
-        str(given.path),
-        error,
-        len(found.probes),
-        not field_diff(recut, flat, bases=bases),
-        differences,
-        ok=(not keeps or found.verifier.agrees(error, keeps)) and not differences,
-    )
-
-
-def _warn(found: Analysis, clock: Clock) -> None:
-    for warning in summary.synthetic(found):
-        clock.note(warning)
-
-
-def _real(given: Analysis, found: Analysis, candidate: Candidate) -> tuple[Settled, Recovered]:
-    """Return a candidate as it is written: with the statistics that the user's model has."""
-    settled, done = candidate.settled, candidate.recovered
-    if found is given:
-        return settled, done
-    model = restored(done.model, found.view, given.view, settled.proven.keeps)
-    return settled, replace(done, model=model)
+    return compare(found, wanted, given)
 
 
 def _measured(
@@ -349,49 +317,3 @@ def _measured(
     measured = measure_groups(found, groups, splits, options, clock)
     free = find_free(found, groups, np.union1d(splits.fit, splits.select))
     return freed(measured, groups, free.channels), free
-
-
-def _drop(
-    judge: Judge,
-    promise: Promise,
-    held: Sequence[Losses],
-    proven: Proven,
-    splits: Splits,
-    options: Options,
-) -> tuple[Drop, list[str]]:
-    """Describe the drop; say so loudly where it is not certified."""
-    plain = judge.losses(proven.model, splits.certify, proven.keeps)
-    drop = describe(judge, promise, held, plain)
-    if drop.certified is not None:
-        return drop, []
-    return drop, [f"the drop is not certified: {promise.uncertified(held[-1])}"]
-
-
-def _stated(
-    found: Analysis, model: onnx.ModelProto, proven: Proven, splits: Splits, options: Options
-) -> tuple[Drop, list[str]]:
-    """Describe the drop of a model of which nothing was promised."""
-    judge = Judge(found, splits, options)
-    held = [judge.losses(model, splits.certify, proven.keeps)]
-    promise = unlimited(found, splits, judge, options)
-    return _drop(judge, promise, held, proven, splits, options)
-
-
-def _replayed(found: Analysis, plan: Plan) -> Proven:
-    """Cut as a plan says, and prove it."""
-    keeps = plan.keeps(found.coupling.collected.sizes)
-    model = _recut(found, plan)
-    error = found.verifier.error(model, keeps) if keeps else 0.0
-    if keeps and not found.verifier.agrees(error, keeps):
-        msg = f"the cut differs from its reference by {error:.2g}; nothing is written"
-        raise VerificationError(msg)
-    return Proven(model, keeps, plan.removed_channels(found.coupling.groups), error, {})
-
-
-def _recut(found: Analysis, plan: Plan) -> onnx.ModelProto:
-    keeps = plan.keeps(found.coupling.collected.sizes)
-    try:
-        return cut(found.view, found.coupling, found.traces, keeps)
-    except UnrepresentableError as error:
-        msg = f"the plan cannot be cut: {error}"
-        raise VerificationError(msg) from error

@@ -33,10 +33,6 @@ class Fit:
     fixed: float = 0.0
     error: float = float("nan")
 
-    def predict(self, table: float, elements: float) -> float:
-        """Return nanoseconds."""
-        return self.scale * table + self.per_element * elements + self.fixed
-
 
 def fit(tables: Sequence[float], elements: Sequence[float], measured: NDArray[np.float64]) -> Fit:
     """Fit the three numbers, none of them negative, to relative errors.

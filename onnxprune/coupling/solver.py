@@ -285,7 +285,7 @@ def _follow(
             {n for pair in pairs for label in pair for n, _ in index.get(label, ())}
         ):
             if other not in chosen:
-                waiting.append((other, _reading(base, index, other, merged)))
+                waiting.append((other, _reading(base, other, merged)))
     live = {
         label
         for number, axis in chosen.items()
@@ -311,9 +311,7 @@ def _pairs(base: _Base, number: int, factor: Axis) -> set[tuple[int, int]]:
     return set(zip(whole.tolist(), part.tolist(), strict=True))
 
 
-def _reading(
-    base: _Base, index: Mapping[int, list[tuple[int, Axis]]], number: int, merged: _Merged
-) -> Axis:
+def _reading(base: _Base, number: int, merged: _Merged) -> Axis:
     """Choose the factor that a spreading reading follows at one more site.
 
     Reached by a factor: that factor. Reached by the split axis: the factor that leaves the most

@@ -4,21 +4,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 
+from onnxprune.analysis import Analysis
+from onnxprune.data.splits import Splits
+from onnxprune.options import Options
 from onnxprune.quality.certificate import discordant_interval, share_interval, upper_bound
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
-from onnxprune.quality.promise import Promise
+from onnxprune.quality.promise import Promise, unlimited
 from onnxprune.report.values import Drop, Judged
+from onnxprune.rewrite.prove import Proven
 
-__all__ = ["describe", "drop_interval", "worst_class"]
+__all__ = ["describe", "drop_interval", "state", "worst_class"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5  # samples of a class below which its own loss says nothing
 
 
-def describe(judge: Judge, promise: Promise, path: Sequence[Losses], plain: Losses) -> Drop:
-    """Describe what a candidate lost.
+def describe(
+    judge: Judge, promise: Promise, path: Sequence[Losses], proven: Proven, splits: Splits
+) -> tuple[Drop, list[str]]:
+    """Describe what a candidate lost; say so loudly where that is not certified.
 
     Parameters
     ----------
@@ -26,15 +33,18 @@ def describe(judge: Judge, promise: Promise, path: Sequence[Losses], plain: Loss
     promise : Promise
     path : sequence of Losses
         On the certification samples, of all candidates up to this one.
-    plain : Losses
-        Of the same cut before its layers were refitted.
+    proven : Proven
+        The same cut before its layers were refitted.
+    splits : Splits
 
     Returns
     -------
-    Drop
+    drop : Drop
+    remarks : list of str
     """
     losses = path[-1]
-    return Drop(
+    plain = judge.losses(proven.model, splits.certify, proven.keeps)
+    drop = Drop(
         judge.metric,
         losses.drop,
         drop_interval(losses),
@@ -45,6 +55,33 @@ def describe(judge: Judge, promise: Promise, path: Sequence[Losses], plain: Loss
         promise.limit,
         [Judged(m.output, m.metric, m.weight) for m in judge.measures],
     )
+    if drop.certified is not None:
+        return drop, []
+    return drop, [f"the drop is not certified: {promise.uncertified(losses)}"]
+
+
+def state(
+    found: Analysis, model: onnx.ModelProto, proven: Proven, splits: Splits, options: Options
+) -> tuple[Drop, list[str]]:
+    """Describe what a model lost of which nothing was promised.
+
+    Parameters
+    ----------
+    found : Analysis
+    model : ModelProto
+    proven : Proven
+        The cut that it was made from.
+    splits : Splits
+    options : Options
+
+    Returns
+    -------
+    drop : Drop
+    remarks : list of str
+    """
+    judge = Judge(found, splits, options)
+    held = [judge.losses(model, splits.certify, proven.keeps)]
+    return describe(judge, unlimited(found, splits, judge, options), held, proven, splits)
 
 
 def drop_interval(losses: Losses) -> tuple[float, float] | None:

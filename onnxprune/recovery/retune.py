@@ -93,7 +93,10 @@ def restored(model: onnx.ModelProto, view: View, original: View, keeps: Keeps) -
     Returns
     -------
     ModelProto
+        The same where nothing was retuned.
     """
+    if view is original:
+        return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     slots = Slots(copy, view.base)

@@ -34,7 +34,7 @@ def candidates(found: Analysis, options: Options) -> list[Group]:
     BudgetError
         If there are none, saying what stands in the way.
     """
-    kept = excluded(found.coupling.groups, options.exclude, found.view, found.coupling)
+    kept = excluded(found.coupling.groups, options.exclude, found.view)
     groups = [g for g in found.coupling.groups if g.name not in kept]
     if not groups:
         what = "everything is excluded" if found.coupling.groups else obstacles(found)

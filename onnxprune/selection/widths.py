@@ -6,7 +6,7 @@ from math import gcd, lcm
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
 
@@ -62,9 +62,7 @@ def allowed_widths(
     return [group.size, *narrower]
 
 
-def excluded(
-    groups: Iterable[Group], patterns: Sequence[str], view: View, coupling: Coupling
-) -> set[str]:
+def excluded(groups: Iterable[Group], patterns: Sequence[str], view: View) -> set[str]:
     """Return the names of groups that a pattern keeps whole.
 
     Parameters
@@ -73,7 +71,6 @@ def excluded(
     patterns : sequence of str
         fnmatch patterns on group, value or node names, or ``op:Type``.
     view : View
-    coupling : Coupling
 
     Returns
     -------
@@ -96,7 +93,7 @@ def unmatched(found: "Analysis", patterns: Sequence[str]) -> list[str]:
     return [
         f"--exclude '{pattern}' matches nothing; 'onnxprune inspect' lists the names"
         for pattern in patterns
-        if not excluded(groups, (pattern,), found.view, found.coupling)
+        if not excluded(groups, (pattern,), found.view)
     ]
 
 

@@ -6,10 +6,6 @@ _MIXES = "mixes this axis with others"
 _UNEVEN = "what is kept is no longer evenly spaced"
 
 
-def _ends(*values):
-    return K(values)
-
-
 _RESHAPES = [
     OpCase("Reshape", "splits", {"x": X((2, 12)), "s": K([2, 3, 4])}, {}, "x01 y012"),
     OpCase("Reshape", "splits-by--1", {"x": X((2, 12)), "s": K([2, 3, -1])}, {}, "x01 y012"),

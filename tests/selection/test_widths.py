@@ -108,7 +108,7 @@ class TestExcluded:
         ids=str,
     )
     def test_patterns(self, found, patterns, names):
-        made = excluded(found.coupling.groups, patterns, found.view, found.coupling)
+        made = excluded(found.coupling.groups, patterns, found.view)
         assert made == names
 
     def test_vectors_are_matched_by_their_name_in_the_file(self, tmp_path):
@@ -118,5 +118,5 @@ class TestExcluded:
         b = net.op("Gemm", a, net.weight(6, 6), bias)
         out = net.op("Gemm", b, net.weight(6, 2))
         found = nets.look(net.model({"x": ("N", 8)}, out), tmp_path)
-        made = excluded(found.coupling.groups, [bias], found.view, found.coupling)
+        made = excluded(found.coupling.groups, [bias], found.view)
         assert made == {"Gemm_0", "Gemm_1"}
