@@ -32,7 +32,9 @@ def test_moments_are_those_of_the_inputs():
     found = nets.digits("digits_mlp", samples=200)
     feeds = list(found.samples.feeds(range(200), 50))
     arguments = (found.view, found.traces[0], found.coupling, found.coupling.groups)
-    for readers in collect_readers(*arguments, feeds, seed=0).values():
+    every = collect_readers(*arguments, feeds, seed=0)
+    assert every
+    for readers in every.values():
         for reader in readers:
             site = reader.site
             session = Session(with_outputs(found.view.model, [site.source]))

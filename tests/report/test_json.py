@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import InputError, UsageError
 from onnxprune.options import Options
-from onnxprune.report.json import FORMATS, dumps, schema, to_json, validate, write
+from onnxprune.report.json import FORMATS, dumps, read, schema, to_json, validate, write
 from onnxprune.report.values import Drop
 
 FORMS = [*FORMATS.values(), "onnxprune-plan/1"]
@@ -189,8 +189,9 @@ class TestWrite:
 
 
 class TestValidate:
-    def test_a_plan(self):
-        validate(PLAN, "onnxprune-plan/1", "p.json")
+    def test_a_plan(self, tmp_path):
+        write(PLAN, tmp_path / "p.json")
+        assert read(tmp_path / "p.json", "onnxprune-plan/1", "plan") == PLAN
 
     @pytest.mark.parametrize(
         ("change", "message"),

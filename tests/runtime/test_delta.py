@@ -70,10 +70,12 @@ def test_readers_behind_another_gate_are_run_in_full(tmp_path):
 def test_grouped_convolutions_and_statistics_are_left_alone(tmp_path):
     for make in (nets.normed, nets.averaged):
         found = nets.look(make(), tmp_path)
+        assert not all(group.exact for group in found.coupling.groups)
         for group in found.coupling.groups:
             axes = [m.axis for m in group.members if not group.exact]
             gated = gate(found.view, found.traces[0], found.coupling, axes)
             bent = set(gated.ratios)
+            assert bool(bent) != group.exact
             delta = shortened(gated, found.traces[0].shapes)
             read = {name for node in delta.gated.model.graph.node for name in node.input}
             assert all(f"onnxprune/ratio/{a.value}/{a.axis}" in read for a in bent)

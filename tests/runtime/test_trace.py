@@ -81,6 +81,8 @@ def test_what_traces_agree_on_keeps_its_order():
     )
     shapes = dict.fromkeys(reversed(names), (3, 3)) | {"v7": (3, 3, 1)}
     second = Trace(shapes, first.dtypes, dict(first.values))
-    for kept in agree([first, second]):
+    both = agree([first, second])
+    assert len(both) == 2
+    for kept in both:
         assert list(kept.shapes) == [n for n in names if n != "v7"]
         assert list(kept.values) == list(kept.shapes)

@@ -69,7 +69,10 @@ def test_only_groups_of_recurrent_readers_are_weighed_so(tmp_path):
     outputs = float_frontier(found.view, found.traces[0])
     given = (found.view, found.traces[0], found.coupling, found.coupling.groups, feeds)
     plain = collect_readers(*given, seed=0)
-    for name, readers in weighed_readers(*given, outputs=outputs, seed=0).items():
+    weighed = weighed_readers(*given, outputs=outputs, seed=0)
+    assert weighed.keys() == plain.keys()
+    assert plain
+    for name, readers in weighed.items():
         for reader, other in zip(readers, plain[name], strict=True):
             np.testing.assert_array_equal(reader.worth, other.worth)
 
