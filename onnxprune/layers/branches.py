@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.model.scopes import values_read
 from onnxprune.model.view import Node, View
-from onnxprune.runtime.session import (
-    Feeds,
-    Session,
-    captured_values,
-    keep_outputs,
-    with_outputs,
-)
+from onnxprune.runtime.session import Feeds, Session, keep_outputs, with_outputs
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Branch", "StandIn", "dead_nodes", "find_branches", "stand_ins", "without"]
@@ -156,7 +151,7 @@ def without(model: onnx.ModelProto, gone: Sequence[StandIn]) -> onnx.ModelProto:
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
-    return {name for node in graph.node for name in (*node.input, *captured_values(node))}
+    return {name for node in graph.node for name in values_read(node)}
 
 
 def dead_nodes(view: View, shorter: onnx.ModelProto) -> list[Node]:

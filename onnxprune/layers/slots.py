@@ -10,9 +10,9 @@ from onnx import numpy_helper
 
 from onnxprune.model.decoded import decode, encode
 from onnxprune.model.lowering import attributes_of
+from onnxprune.model.scopes import values_read
 from onnxprune.model.tensors import from_array, to_array
 from onnxprune.model.view import Edge
-from onnxprune.runtime.session import captured_values
 
 __all__ = ["Slots"]
 
@@ -39,9 +39,7 @@ class Slots:
         self.model, self.base = model, base
         self.tensors = {t.name: t for t in model.graph.initializer}
         self.made = {o: n for n in model.graph.node for o in n.output}
-        self.readers = Counter(
-            name for n in model.graph.node for name in (*n.input, *captured_values(n))
-        )
+        self.readers = Counter(name for n in model.graph.node for name in values_read(n))
 
     def own(self, edge: Edge) -> bool:
         """Whether nobody else reads this constant."""

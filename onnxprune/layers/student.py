@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from onnxprune.layers.slots import Slots
 from onnxprune.model.functions import first_output
+from onnxprune.model.scopes import values_read
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Edge
-from onnxprune.runtime.session import Feeds, Session, captured_values, with_outputs
+from onnxprune.runtime.session import Feeds, Session, with_outputs
 
 __all__ = ["Student"]
 
@@ -112,7 +113,7 @@ class Student:
             if name in known:
                 needed.add(name)
             elif name not in seen and name in made:
-                waiting.extend((*made[name].input, *captured_values(made[name])))
+                waiting.extend(values_read(made[name]))
             seen.add(name)
         for kept in self._known:
             for name in kept.keys() - needed:

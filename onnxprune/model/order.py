@@ -2,7 +2,7 @@
 
 import onnx
 
-from onnxprune.runtime.session import captured_values
+from onnxprune.model.scopes import values_read
 
 __all__ = ["in_order"]
 
@@ -22,9 +22,7 @@ def in_order(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     nodes = list(model.graph.node)
     makers = {value: number for number, node in enumerate(nodes) for value in node.output if value}
-    needs = [
-        {makers[v] for v in (*node.input, *captured_values(node)) if v in makers} for node in nodes
-    ]
+    needs = [{makers[v] for v in values_read(node) if v in makers} for node in nodes]
     if all(max(wanted, default=-1) < number for number, wanted in enumerate(needs)):
         return model
     order = _sorted(needs)

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import onnx
 
-__all__ = ["Scope", "bodies_of", "find_scopes", "graphs_of", "numbered_nodes"]
+__all__ = [
+    "Scope",
+    "bodies_of",
+    "captured_values",
+    "find_scopes",
+    "graphs_of",
+    "numbered_nodes",
+    "values_read",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +67,21 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def numbered_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """List the nodes of all graphs: the place of a node is its number."""
     return [node for graph in graphs_of(model.graph) for node in graph.node]
+
+
+def captured_values(node: onnx.NodeProto) -> set[str]:
+    """Return every value name that a node's bodies read; inner names do no harm."""
+    found: set[str] = set()
+    for _, body in bodies_of(node):
+        found.update(output.name for output in body.output)
+        for inner in body.node:
+            found.update(values_read(inner))
+    return found
+
+
+def values_read(node: onnx.NodeProto) -> list[str]:
+    """Return what a node reads: its inputs, then what its bodies capture."""
+    return [*node.input, *sorted(captured_values(node))]
 
 
 def find_scopes(model: onnx.ModelProto) -> tuple[Scope, ...]:

@@ -8,9 +8,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from onnxprune.model.scopes import Scope, bodies_of
+from onnxprune.model.scopes import Scope, bodies_of, values_read
 from onnxprune.model.view import Node
-from onnxprune.runtime.session import RunFailedError, captured_values
+from onnxprune.runtime.session import RunFailedError
 
 __all__ = [
     "Constants",
@@ -104,7 +104,7 @@ def body_model(
         *(t.name for t in graph.initializer),
         *(o for n in graph.node for o in n.output),
     }
-    reads = {v for node in graph.node for v in (*node.input, *captured_values(node))} - bound
+    reads = {v for node in graph.node for v in values_read(node)} - bound
     captured = {name: visible[name] for name in sorted(reads) if name in visible}
     given = [constants[name] for name in sorted(reads - captured.keys()) if name in constants]
     graph.initializer.extend(t for t in given if isinstance(t, TensorProto))

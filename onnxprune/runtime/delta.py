@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxprune.coupling.relations import Axis
+from onnxprune.model.scopes import values_read
 from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.gates import Gated, mask_name
-from onnxprune.runtime.session import captured_values
 
 __all__ = ["Delta", "shortened"]
 
@@ -67,7 +67,7 @@ def shortened(gated: Gated, shapes: Shapes) -> Delta:
     lost: dict[Axis, str] = {}
     nodes = []
     for node in gated.model.graph.node:
-        reached = [n for n in (*node.input, *captured_values(node)) if n in changed]
+        reached = [n for n in values_read(node) if n in changed]
         if reached:
             changed.update(node.output)
         if node.op_type == "Where" and reached == [node.input[0]] and node.input[0] in masks:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx
 
-from onnxprune.runtime.session import captured_values
+from onnxprune.model.scopes import values_read
 
 __all__ = ["downstream", "entering"]
 
@@ -34,7 +34,7 @@ def downstream(
     """
     reached, nodes = set(changed), []
     for number, node in enumerate(graph.node):
-        if starts(number, node) or not reached.isdisjoint(_read(node)):
+        if starts(number, node) or not reached.isdisjoint(values_read(node)):
             nodes.append(node)
             reached.update(node.output)
     return nodes, reached
@@ -57,12 +57,7 @@ def entering(
     """
     constants = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
-        if node.op_type == "Constant" or (node.input and constants.issuperset(_read(node))):
+        if node.op_type == "Constant" or (node.input and constants.issuperset(values_read(node))):
             constants.update(node.output)
-    found = dict.fromkeys(name for node in nodes for name in _read(node))
+    found = dict.fromkeys(name for node in nodes for name in values_read(node))
     return tuple(name for name in found if name not in reached and name not in constants)
-
-
-def _read(node: onnx.NodeProto) -> list[str]:
-    """Values that a node reads, those that its bodies capture last; names inside these too."""
-    return [*node.input, *sorted(captured_values(node))]

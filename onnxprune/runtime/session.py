@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
+from onnxprune.model.scopes import values_read
 
 __all__ = [
     "LARGEST_PROTO",
@@ -24,7 +25,6 @@ __all__ = [
     "TensorInfo",
     "available_providers",
     "batch_size",
-    "captured_values",
     "check_provider",
     "keep_outputs",
     "with_outputs",
@@ -117,7 +117,7 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str], known: Feeds | No
     for node in reversed(model.graph.node):
         if needed.difference(known or ()).intersection(node.output):
             kept.append(node)
-            needed.update(node.input, captured_values(node))
+            needed.update(values_read(node))
     nodes = kept[::-1]
     del model.graph.output[:], model.graph.node[:]
     model.graph.output.extend(outputs)
@@ -138,18 +138,6 @@ def _feed_inner(graph: onnx.GraphProto, needed: set[str], known: Feeds) -> None:
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(weights)
-
-
-def captured_values(node: onnx.NodeProto) -> set[str]:
-    """Return every value name that a node's bodies read; inner names do no harm."""
-    found: set[str] = set()
-    for attribute in node.attribute:
-        bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        for body in bodies:
-            found.update(output.name for output in body.output)
-            for inner in body.node:
-                found.update(inner.input, captured_values(inner))
-    return found
 
 
 class Session:

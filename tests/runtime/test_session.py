@@ -16,7 +16,6 @@ from onnxprune.runtime.session import (
     RunFailedError,
     Session,
     available_providers,
-    captured_values,
     with_outputs,
 )
 from tests import nets
@@ -142,17 +141,6 @@ class TestWithOutputs:
         copy = with_outputs(model, [model.graph.output[0].name])
         assert len(copy.graph.node) == len(model.graph.node)
         Session(copy).run({"x": np.ones((1, 5, 12), np.float32)})
-
-
-def test_captured_values_reach_into_bodies_of_bodies():
-    value = helper.make_tensor_value_info("a", TensorProto.FLOAT, None)
-    inner = helper.make_graph([helper.make_node("Neg", ["deep"], ["a"])], "inner", [], [value])
-    middle = helper.make_node("If", ["flag"], ["a"], then_branch=inner, else_branch=inner)
-    body = helper.make_graph([middle], "outer", [], [value])
-    node = helper.make_node("If", ["top"], ["y"], then_branch=body, else_branch=body)
-    assert {"flag", "deep"} <= captured_values(node)
-    assert "top" not in captured_values(node)
-    assert captured_values(helper.make_node("Relu", ["x"], ["y"])) == set()
 
 
 def test_paths_are_opened_in_a_locale_that_cannot_spell_them(tmp_path):

@@ -15,8 +15,8 @@ from onnxprune.coupling.collect import make_op
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.relations import Axis, Contract
 from onnxprune.coupling.rules import Op
+from onnxprune.model.scopes import captured_values
 from onnxprune.model.view import Node, View
-from onnxprune.runtime.session import captured_values
 from onnxprune.sensitivity.gradient.rules import Call, lookup
 from onnxprune.sensitivity.gradient.rules.normalization import epsilon_of, normed, standardized
 from onnxprune.sensitivity.gradient.samples import sample_axes
