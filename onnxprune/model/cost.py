@@ -1,7 +1,7 @@
 """What a model costs: parameters, multiply-accumulates, bytes, time; before and after a cut."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
@@ -91,7 +91,7 @@ class CostModel:
                 self._by_axis[axis].append(number)
         self.total = self._sum(dict.fromkeys(range(len(self.terms)), 1.0))
 
-    def touched(self, axes: Iterator[Axis] | Mapping[Axis, object]) -> set[int]:
+    def touched(self, axes: Iterable[Axis]) -> set[int]:
         """Return the numbers of the terms that depend on any of the axes."""
         return {number for axis in axes for number in self._by_axis.get(axis, ())}
 
@@ -109,12 +109,14 @@ class CostModel:
         """
         return self.total - self.saved(kept)
 
-    def saved(self, kept: Mapping[Axis, float]) -> Cost:
-        """Return what a cut saves."""
+    def saved(self, kept: Mapping[Axis, float], terms: Set[int] | None = None) -> Cost:
+        """Return what a cut saves, of all terms or of those with these numbers."""
+        numbers = self.touched(kept)
         return self._sum(
             {
                 number: 1.0 - term.left([kept.get(axis, 1.0) for axis in term.axes])
-                for number, term in ((n, self.terms[n]) for n in self.touched(kept))
+                for number in sorted(numbers if terms is None else numbers & terms)
+                for term in (self.terms[number],)
             }
         )
 
@@ -125,7 +127,7 @@ class CostModel:
 
 def fractions(keeps: Mapping[Axis, NDArray[np.bool_]]) -> dict[Axis, float]:
     """Turn keep masks into shares."""
-    return {axis: float(mask.mean()) for axis, mask in keeps.items()}
+    return {axis: np.count_nonzero(mask) / len(mask) for axis, mask in keeps.items()}
 
 
 def _constant_terms(view: View) -> Iterator[Term]:

@@ -60,10 +60,10 @@ class _Allocator:
             name: [other for other in self.groups if self.terms[name] & self.terms[other]]
             for name in self.groups
         }
-        self.axes: dict[Axis, list[str]] = {}
-        for group in groups:
-            for member in group.members:
-                self.axes.setdefault(member.axis, []).append(group.name)
+        self.axes = {
+            name: {axis for number in terms for axis in costs.terms[number].axes}
+            for name, terms in self.terms.items()
+        }
         self.masks: dict[tuple[str, int], dict[Axis, Mask]] = {}
         self.saved = self.price(self.now)
         self.error = sum(self.error_at(name, width) for name, width in self.now.items())
@@ -80,13 +80,16 @@ class _Allocator:
         return float(np.interp(-width, -curve.widths, curve.errors))
 
     def price(self, changes: Mapping[str, int]) -> Cost:
-        """Price the terms near some groups, with the groups at other widths."""
+        """Price the terms that some groups touch, with the groups at other widths."""
         near = {n for name in changes for n in self.sharing[name]} | set(changes)
+        terms = set().union(*(self.terms[name] for name in changes))
+        axes = set().union(*(self.axes[name] for name in changes))
         joint: dict[Axis, Mask] = {}
         for name in near:
-            for axis, mask in self.masks_of(name, changes.get(name, self.now[name])).items():
-                joint[axis] = joint[axis] & mask if axis in joint else mask
-        return self.costs.saved(fractions(joint))
+            masks = self.masks_of(name, changes.get(name, self.now[name]))
+            for axis in axes.intersection(masks):
+                joint[axis] = joint[axis] & masks[axis] if axis in joint else masks[axis]
+        return self.costs.saved(fractions(joint), terms)
 
     def gain(self, name: str, width: int) -> Cost:
         """What narrowing one group further saves, everything else as it is now."""
@@ -94,9 +97,9 @@ class _Allocator:
 
     def options(self, name: str) -> Iterator[tuple[int, Cost, float]]:
         """Narrower widths of a group with what they save and cost in error."""
-        here = self.error_at(name, self.now[name])
+        here, price = self.error_at(name, self.now[name]), self.price({name: self.now[name]})
         for width in _thinned([w for w in self.widths[name] if w < self.now[name]]):
-            yield width, self.gain(name, width), self.error_at(name, width) - here
+            yield width, self.price({name: width}) - price, self.error_at(name, width) - here
 
     def shrink(self) -> bool:
         """Narrow greedily by saving per error until the budget is met."""
