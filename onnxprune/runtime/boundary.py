@@ -6,24 +6,7 @@ import onnx
 
 from onnxprune.runtime.downstream import entering
 
-__all__ = ["given_from_outside", "within"]
-
-
-def given_from_outside(
-    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], made: set[str]
-) -> tuple[str, ...]:
-    """Return the values that must be fed to nodes: those that enter, but no names inside bodies.
-
-    Parameters
-    ----------
-    graph : GraphProto
-    nodes : sequence of NodeProto
-    made : set of str
-        Values that the nodes make themselves.
-    """
-    values = {value.name for value in graph.input}
-    values.update(name for node in graph.node for name in (*node.input, *node.output))
-    return tuple(name for name in entering(graph, nodes, made) if name in values)
+__all__ = ["within"]
 
 
 def within(
@@ -55,6 +38,6 @@ def within(
             break
         maker = makers[max(inner, key=size)]
         made.update(maker.output)
-        read = given_from_outside(graph, [maker], made)
+        read = entering(graph, [maker], made)
         kept = [name for name in dict.fromkeys((*kept, *read)) if name not in made]
     return tuple(kept)

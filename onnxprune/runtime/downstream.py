@@ -43,10 +43,10 @@ def downstream(
 def entering(
     graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], reached: set[str]
 ) -> tuple[str, ...]:
-    """Return what nodes read from before them, graph inputs and names inside bodies included.
+    """Return the values that must be fed to nodes: what they read from before them.
 
-    Constants, and what is computed from these alone, are left out: they are computed where they
-    are read.
+    Graph inputs are among them, names inside bodies are not. Constants, and what is computed from
+    these alone, are left out: they are computed where they are read.
 
     Parameters
     ----------
@@ -59,5 +59,8 @@ def entering(
     for node in graph.node:
         if node.op_type == "Constant" or (node.input and constants.issuperset(values_read(node))):
             constants.update(node.output)
+    values = {value.name for value in graph.input}
+    values.update(name for node in graph.node for name in (*node.input, *node.output))
     found = dict.fromkeys(name for node in nodes for name in values_read(node))
-    return tuple(name for name in found if name not in reached and name not in constants)
+    values -= reached | constants
+    return tuple(name for name in found if name in values)

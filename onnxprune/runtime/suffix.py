@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
-from onnxprune.runtime.boundary import given_from_outside, within
+from onnxprune.runtime.boundary import within
 from onnxprune.runtime.delta import Delta, shortened
-from onnxprune.runtime.downstream import downstream
+from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.gates import NORM, Gated
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -108,7 +108,7 @@ def _crossing(
     def size(name: str) -> float:
         return _bytes(trace, delta.known.get(name, name))
 
-    names = within(given_from_outside(graph, nodes, reached), graph, size, room)
+    names = within(entering(graph, nodes, reached), graph, size, room)
     wanted = tuple(name for name in outputs if name in reached)
     return {name: delta.known.get(name, name) for name in names}, wanted
 

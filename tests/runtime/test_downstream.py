@@ -51,7 +51,7 @@ def test_what_bodies_capture_enters_too(graph):
     branch = helper.make_node("If", ["b"], ["h"], then_branch=body, else_branch=body)
     graph.node.append(branch)
     nodes, reached = downstream(graph, lambda number, node: number == 7)
-    assert {"a", "b"} <= set(entering(graph, nodes, reached))
+    assert set(entering(graph, nodes, reached)) == {"a", "b"}, "not what is made inside"
     nodes, reached = downstream(graph, lambda number, node: number == 0)
     assert nodes[-1] == branch
     assert "h" in reached
