@@ -16,8 +16,8 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.layers.branches import Branch, StandIn
 from onnxprune.lossless.ranges import Constants
+from onnxprune.model.files import write_text
 from onnxprune.model.load import Model
-from onnxprune.model.save import write_text
 from onnxprune.options import Options
 from onnxprune.report.json import dumps, read
 from onnxprune.rewrite.keeps import Keeps, Mask, counted, named

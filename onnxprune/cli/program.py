@@ -67,7 +67,7 @@ def answer(
 
     A page can be had of what ``run`` and ``apply`` report.
     """
-    from onnxprune.report.files import write_text
+    from onnxprune.model.files import write_text
     from onnxprune.report.html import to_html
     from onnxprune.report.json import dumps, to_json, write
     from onnxprune.report.progress import ConsoleProgress
@@ -78,7 +78,7 @@ def answer(
     if paths["report"] is not None:
         write(to_json(report), paths["report"])
     if page is not None and isinstance(report, Report):
-        write_text(to_html(report), page)
+        write_text(page, to_html(report))
     try:
         if json == "-":
             sys.stdout.write(dumps(to_json(report)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnxprune.errors import UsageError
 
-__all__ = ["drafts"]
+__all__ = ["drafts", "write_text"]
 
 
 @contextmanager
@@ -47,6 +47,25 @@ def drafts(*targets: Path) -> Iterator[list[Path]]:
     for folder in {target.parent for target in targets}:
         with suppress(OSError):  # the files are whole; some file systems cannot flush a folder
             _flush(folder, os.O_RDONLY)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small text file; straight into pipes and devices, which have no other half.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    if target.exists() and not target.is_file() and not target.is_dir():
+        try:
+            target.write_text(text, encoding="utf-8")
+        except OSError as error:
+            msg = f"cannot write {target}: {error.strerror or error}"
+            raise UsageError(msg) from error
+        return
+    with drafts(target.resolve()) as made:
+        made[0].write_text(text, encoding="utf-8")
 
 
 def _publish(made: Sequence[Path], targets: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from onnxprune.model.load import Model
 from onnxprune.model.tensors import DATA_FIELDS, iter_graphs, iter_tensors, raw_bytes, raw_size
 from onnxprune.runtime.session import LARGEST_PROTO
 
-__all__ = ["check_target", "copy", "write", "write_text"]
+__all__ = ["check_target", "copy", "write"]
 
 _SMALLEST_OUTSIDE = 1024  # bytes; small tensors stay inside, where shape inference reads them
 _PAGE, _LINE = 4096, 64  # bytes; what large and small tensors are aligned to, for mapping
@@ -130,21 +130,6 @@ def copy(source: Model, target: Path) -> int:
         for origin, draft in zip((*files.values(), source.path), made, strict=True):
             shutil.copyfile(origin, draft)
     return source.bytes
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a small text file; straight into pipes and devices, which have no other half.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be written.
-    """
-    if target.exists() and not target.is_file() and not target.is_dir():
-        target.write_text(text, encoding="utf-8")
-        return
-    with drafts(target) as made:
-        made[0].write_text(text, encoding="utf-8")
 
 
 def _same(one: Path, other: Path) -> bool:

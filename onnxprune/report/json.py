@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import InputError
-from onnxprune.report.files import write_text
+from onnxprune.model.files import write_text
 from onnxprune.report.values import (
     BenchReport,
     GroupInfo,
@@ -75,7 +75,7 @@ def write(document: Mapping[str, object], path: Path) -> None:
     UsageError
         If the path cannot be written.
     """
-    write_text(dumps(document), path)
+    write_text(path, dumps(document))
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.model.save import write_text
+from onnxprune.model.files import write_text
 from onnxprune.quality.drop import drop_interval
 from onnxprune.report.json import dumps
 from onnxprune.search.candidate import Candidate, Workshop

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 from onnxprune.errors import InputError, UsageError
 from onnxprune.model import save as saving
 from onnxprune.model.diff import field_diff
+from onnxprune.model.files import write_text
 from onnxprune.model.load import load
-from onnxprune.model.save import check_target, copy, write, write_text
+from onnxprune.model.save import check_target, copy, write
 from onnxprune.model.tensors import from_array, to_array
 from onnxprune.runtime.session import Session
 from tests.model.small import WEIGHT, embedded, external, model, save
@@ -424,6 +425,11 @@ class TestText:
     def test_devices_are_written_not_replaced(self, tmp_path):
         write_text(pathlib.Path(os.devnull), "text")
         assert not pathlib.Path(os.devnull).is_file()
+
+    @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no device that is full")
+    def test_a_device_that_is_full(self):
+        with pytest.raises(UsageError, match="cannot write /dev/full: No space left"):
+            write_text(pathlib.Path("/dev/full"), "text")
 
     def test_a_folder(self, tmp_path):
         with pytest.raises(UsageError, match="cannot write"):

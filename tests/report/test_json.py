@@ -181,7 +181,7 @@ class TestWrite:
         assert pipe.is_fifo()
 
     def test_failure_leaves_nothing(self, tmp_path):
-        with pytest.raises(UsageError, match=r"cannot write '.*r.json': No such file"):
+        with pytest.raises(UsageError, match=r"cannot write .*r.json: No such file"):
             write({"a": 1}, tmp_path / "no" / "r.json")
         with pytest.raises(ValueError, match="JSON"):
             write({"a": math.nan}, tmp_path / "r.json")
