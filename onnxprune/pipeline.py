@@ -27,7 +27,7 @@ from onnxprune.recovery.retune import lifelike, restored
 from onnxprune.report import summary
 from onnxprune.report.values import Inspection, Report, VerifyReport
 from onnxprune.result import Result
-from onnxprune.rewrite.fold import fold
+from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.replay import compare, recut
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Workshop
@@ -153,7 +153,7 @@ def prune(
         write_front(workshop, pareto)
     free = lossless(found, workshop.free, settled.proven.removed)
     report = replace(report, lossless=free, seconds=clock.seconds())
-    model = fold(found.expansion, done.model).model
+    model = collapse(found.expansion, done.model).model
     return Result(model, report, workshop.plan(settled, done), found.model)
 
 
@@ -275,7 +275,7 @@ def replay(
     times = timed(found, done.model, proven.keeps, options, clock)
     drop, remarks = state(found, done.model, proven, splits, options)
     report = summary.report(found, proven, done, times, drop, options, [*notes, *remarks])
-    model = fold(found.expansion, done.model).model
+    model = collapse(found.expansion, done.model).model
     return Result(model, replace(report, seconds=clock.seconds()), wanted, found.model)
 
 

@@ -31,7 +31,7 @@ from onnxprune.report.values import (
     RemovedPositions,
     Report,
 )
-from onnxprune.rewrite.fold import fold
+from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.keeps import Keeps, named, narrow
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
@@ -131,7 +131,7 @@ def report(
     """
     original = found.original
     before = _before(original, timed)
-    after, folding = _after(found, recovered.model, proven.keeps, timed)
+    after, inlined = _after(found, recovered.model, proven.keeps, timed)
     own = [*synthetic(found), *types(found), *noise(found, proven)]
     slow = [] if timed.verdict == "faster" else [f"the result is not faster: {timed.verdict}"]
     return Report(
@@ -149,7 +149,7 @@ def report(
         seconds={},
         seed=options.seed,
         versions=versions(),
-        warnings=[*own, *remarks, *folding, *timed.warnings, *slow],
+        warnings=[*own, *remarks, *inlined, *timed.warnings, *slow],
         refitted=recovered.refitted,
         rescaled=_rescaled(found, proven.keeps),
         added=_added(original.view.model, recovered.model),
@@ -187,10 +187,10 @@ def _after(
     seen = trace(view, narrow(found.stated_feed(), keeps))
     cost = CostModel(view, seen).total
     size = found.model.bytes - round(found.original.costs.total.bytes - cost.bytes)
-    folded = fold(found.expansion, model)
-    if folded.model.ByteSize() < LARGEST_PROTO:
-        size = len(folded.model.SerializeToString())
-    names = ", ".join(folded.inlined)
+    collapsed = collapse(found.expansion, model)
+    if collapsed.model.ByteSize() < LARGEST_PROTO:
+        size = len(collapsed.model.SerializeToString())
+    names = ", ".join(collapsed.inlined)
     notes = [f"calls of functions are written out where cuts ask for it: {names}"] if names else []
     return _figures(cost, size, timed.latency_ms[1], peak_activations(view, seen)), notes
 

@@ -13,7 +13,7 @@ from onnxprune.model.view import build_view
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.report.values import BenchReport, Latency
-from onnxprune.rewrite.fold import fold
+from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.prove import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.search import stages
@@ -53,7 +53,7 @@ def test_every_group_can_be_cut(name):
     assert proven.error <= TOLERANCE
     assert not proven.guilty
     assert found.verifier.error(proven.model, {}) > 0.01, "the masks matter"
-    written = fold(found.expansion, proven.model).model
+    written = collapse(found.expansion, proven.model).model
     onnx.checker.check_model(written, full_check=True)
     assert _floats(written) < _floats(found.model.proto)
 

@@ -11,8 +11,8 @@ from onnxprune.coupling import couple
 from onnxprune.model.diff import field_diff
 from onnxprune.model.functions import expand
 from onnxprune.model.view import build_view
+from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.fold import fold
 from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE, Verifier, relative_error
 from onnxprune.runtime.session import Session
@@ -80,7 +80,7 @@ class Cut:
         self.coupling = couple(self.view, self.traces[0])
         self.groups = {g.name: g for g in self.coupling.groups}
 
-    def fold(self, removed=None):
+    def collapse(self, removed=None):
         """Cut, prove, and put the functions back; nothing may be lost on either way."""
         keeps = keep_masks(
             [(self.groups[name], channels) for name, channels in (removed or {}).items()],
@@ -89,13 +89,13 @@ class Cut:
         flat = cut(self.view, self.coupling, self.traces, keeps)
         verifier = Verifier(self.view, self.traces[0], self.coupling, self.feeds)
         assert not keeps or verifier.error(flat, keeps) <= TOLERANCE
-        folded = fold(self.expansion, flat)
-        onnx.checker.check_model(folded.model, full_check=True)
-        assert field_diff(expand(folded.model).model, flat) == []
+        collapsed = collapse(self.expansion, flat)
+        onnx.checker.check_model(collapsed.model, full_check=True)
+        assert field_diff(expand(collapsed.model).model, flat) == []
         for feed in self.feeds:
-            found, wanted = (Session(m).run(feed) for m in (folded.model, flat))
+            found, wanted = (Session(m).run(feed) for m in (collapsed.model, flat))
             assert relative_error(found, wanted) <= TOLERANCE
-        return folded
+        return collapsed
 
 
 def _ops(model):
@@ -114,17 +114,17 @@ def given():
 
 
 def test_an_empty_cut_gives_back_the_file(given):
-    folded = given.fold()
-    assert folded.inlined == ()
-    assert field_diff(folded.model, given.model) == []
+    collapsed = given.collapse()
+    assert collapsed.inlined == ()
+    assert field_diff(collapsed.model, given.model) == []
 
 
 def test_functions_of_given_weights_are_kept(given):
-    folded = given.fold({"one/product": [0, 2], "two/product": [1, 5, 7]})
-    assert folded.inlined == ()
-    assert _ops(folded.model) == ["dense", "dense", "MatMul"]
-    assert [*folded.model.functions] == [*given.model.functions]
-    assert {t.name: [*t.dims] for t in folded.model.graph.initializer} == {
+    collapsed = given.collapse({"one/product": [0, 2], "two/product": [1, 5, 7]})
+    assert collapsed.inlined == ()
+    assert _ops(collapsed.model) == ["dense", "dense", "MatMul"]
+    assert [*collapsed.model.functions] == [*given.model.functions]
+    assert {t.name: [*t.dims] for t in collapsed.model.graph.initializer} == {
         "w": [4, 4],
         "v": [4, 5],
         "u": [5, 4],
@@ -150,21 +150,21 @@ def test_a_function_that_all_calls_cut_alike_is_changed_itself():
          helper.make_node("MatMul", ["b", "u"], ["y"])],
         [_OWN], w=_array(4, 6), k=_array(6), u=_array(6, 4),
     ))  # fmt: skip
-    folded = found.fold({"first": [0, 1], "one/product": [3]})
-    assert folded.inlined == ()
-    assert _ops(folded.model) == ["MatMul", "Add", "own", "MatMul"]
-    (changed,) = folded.model.functions
+    collapsed = found.collapse({"first": [0, 1], "one/product": [3]})
+    assert collapsed.inlined == ()
+    assert _ops(collapsed.model) == ["MatMul", "Add", "own", "MatMul"]
+    (changed,) = collapsed.model.functions
     assert [*changed.node[0].attribute[0].t.dims] == [4, 5]
 
 
 def test_calls_that_are_cut_differently_are_written_out():
     found = _stacked()
-    folded = found.fold({"one/product": [0, 4]})
-    assert folded.inlined == ("own",)
-    assert _ops(folded.model) == [
+    collapsed = found.collapse({"one/product": [0, 4]})
+    assert collapsed.inlined == ("own",)
+    assert _ops(collapsed.model) == [
         "MatMul", "Constant", "MatMul", "Tanh", "Constant", "MatMul", "Tanh", "MatMul",
     ]  # fmt: skip
-    assert not folded.model.functions, "nobody calls it any more"
+    assert not collapsed.model.functions, "nobody calls it any more"
 
 
 def test_one_call_is_written_out_the_other_stays():
@@ -178,12 +178,12 @@ def test_one_call_is_written_out_the_other_stays():
         helper.make_node("Add", ["c", "f"], ["y"]),
     ]
     found = Cut(_model(nodes, [_OWN], w=_array(4, 6), m=_array(6, 4), u=_array(6, 4)))
-    folded = found.fold({"one/product": [0, 4]})
-    assert folded.inlined == ("own",)
-    assert _ops(folded.model) == [
+    collapsed = found.collapse({"one/product": [0, 4]})
+    assert collapsed.inlined == ("own",)
+    assert _ops(collapsed.model) == [
         "MatMul", "Constant", "MatMul", "Tanh", "MatMul", "MatMul", "own", "MatMul", "Add",
     ]  # fmt: skip
-    assert [f.name for f in folded.model.functions] == ["own"]
+    assert [f.name for f in collapsed.model.functions] == ["own"]
 
 
 def test_a_function_is_written_out_around_a_call_that_stays():
@@ -197,9 +197,9 @@ def test_a_function_is_written_out_around_a_call_that_stays():
     weights = {"w": _array(4, 6), "v": _array(4, 6), "u": _array(6, 4)}
     found = Cut(_model(nodes, [_DENSE, _OWN, _NESTED], **weights))
     inner = next(name for name in found.groups if name.startswith("one/"))
-    folded = found.fold({inner: [1]})
-    assert set(folded.inlined) == {"nested", "own"}
-    assert _ops(folded.model) == [
+    collapsed = found.collapse({inner: [1]})
+    assert set(collapsed.inlined) == {"nested", "own"}
+    assert _ops(collapsed.model) == [
         "dense", "Constant", "MatMul", "Tanh", "nested", "Mul", "MatMul",
     ]  # fmt: skip
-    assert {f.name for f in folded.model.functions} == {"dense", "own", "nested"}
+    assert {f.name for f in collapsed.model.functions} == {"dense", "own", "nested"}

@@ -12,14 +12,14 @@ import onnx
 
 from onnxprune.model.functions import Call, Expansion, first_output
 
-__all__ = ["Folded", "fold"]
+__all__ = ["Collapsed", "collapse"]
 
 _Attributes = tuple[bytes, ...]
 _Edits = Mapping[int, _Attributes | None]  # by node of the function; None: not by attributes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Folded:
+class Collapsed:
     """A model with its functions.
 
     Attributes
@@ -34,7 +34,7 @@ class Folded:
     inlined: tuple[str, ...]
 
 
-def fold(expansion: Expansion, cut: onnx.ModelProto) -> Folded:
+def collapse(expansion: Expansion, cut: onnx.ModelProto) -> Collapsed:
     """Put the calls of functions back into a cut model.
 
     Parameters
@@ -45,17 +45,17 @@ def fold(expansion: Expansion, cut: onnx.ModelProto) -> Folded:
 
     Returns
     -------
-    Folded
+    Collapsed
         Without functions, ``cut`` itself.
     """
     if not expansion.calls:
-        return Folded(cut, ())
-    folding = _Folding(expansion, cut)
-    folding.judge()
-    return folding.build()
+        return Collapsed(cut, ())
+    collapsing = _Collapsing(expansion, cut)
+    collapsing.judge()
+    return collapsing.build()
 
 
-class _Folding:
+class _Collapsing:
     def __init__(self, expansion: Expansion, cut: onnx.ModelProto) -> None:
         self.expansion, self.cut = expansion, cut
         self.before = {first_output(n): n for n in expansion.model.graph.node}
@@ -110,7 +110,7 @@ class _Folding:
             self.kept.add(id(call))
         return good
 
-    def build(self) -> Folded:
+    def build(self) -> Collapsed:
         source = self.expansion.source
         model = onnx.ModelProto()
         model.CopyFrom(self.cut)
@@ -122,7 +122,7 @@ class _Folding:
             model.opset_import.extend(source.opset_import)
         model.functions.extend(self._functions())
         names = dict.fromkeys(c.function[1] for c in inlined if c.function is not None)
-        return Folded(model, tuple(names))
+        return Collapsed(model, tuple(names))
 
     def _nodes(self) -> tuple[list[onnx.NodeProto], list[Call]]:
         """List the nodes of the main graph with calls in place of what they became."""
