@@ -35,9 +35,8 @@ from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
 from onnxprune.search.stages import finished, repaired, timed
 from onnxprune.selection.budget import budget_of
+from onnxprune.selection.cuttable import cuttable, permitted
 from onnxprune.selection.pace import paced
-from onnxprune.selection.settle import candidates
-from onnxprune.selection.widths import excluded
 from onnxprune.sensitivity.methods import measure_groups
 from onnxprune.sensitivity.ranking import sensitivity
 from onnxprune.sensitivity.values import Sensitivity
@@ -133,7 +132,7 @@ def prune(
     splits = split_samples(len(found.samples), options.seed)
     judge = Judge(found, splits, options)
     promise = promise_of(found, splits, judge, options)
-    groups = candidates(found, options)
+    groups = cuttable(found, options)
     found, pace = paced(found, groups, options, clock)
     budget = budget_of(options, found.costs.total, found.model.bytes)
     known = _measured(found, groups, splits, options, clock)
@@ -180,8 +179,7 @@ def inspect(
     """
     clock = Clock(progress or Silent())
     found = analyse(source, options, clock)
-    kept = excluded(found.coupling.groups, options.exclude, found.view)
-    groups = [g for g in found.coupling.groups if g.name not in kept]
+    groups = permitted(found, options)
     clock.stage("verify")
     inspection = inspect_groups(found, groups, verify=verify, progress=clock)
     free = find_free(found, groups, np.arange(len(found.samples)))

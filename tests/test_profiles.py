@@ -21,9 +21,9 @@ from onnxprune.report.json import to_json, validate
 from onnxprune.report.values import BenchReport, Latency
 from onnxprune.search import stages
 from onnxprune.selection import pace as room
+from onnxprune.selection.cuttable import cuttable
 from onnxprune.selection.pace import paced
 from onnxprune.selection.promise import keep_predicted
-from onnxprune.selection.settle import candidates
 from tests import nets
 from tests.test_pipeline import weights_of
 
@@ -169,7 +169,7 @@ class TestPromise:
     def test_the_price_is_the_mean_of_the_profiles(self, net, tmp_path):
         options = quick(latency=0.8, cache=tmp_path / "cache")
         found = pipeline.analyse(net, options, Silent())
-        groups = candidates(found, options)
+        groups = cuttable(found, options)
         timed, pace = paced(found, groups, options, Silent())
         assert len(pace.profiles) == 2
         gone = {m.axis.plain: 0.5 for m in groups[0].members}

@@ -21,10 +21,10 @@ from onnxprune.report import summary
 from onnxprune.report.values import BenchReport
 from onnxprune.search import stages
 from onnxprune.selection.budget import Budget
+from onnxprune.selection.cuttable import cuttable, unmatched
 from onnxprune.selection.pace import Pace
 from onnxprune.selection.promise import keep_predicted, keep_promises
-from onnxprune.selection.settle import Settled, candidates, settle
-from onnxprune.selection.widths import unmatched
+from onnxprune.selection.settle import Settled, settle
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["Candidate", "Workshop", "said"]
@@ -148,7 +148,7 @@ class Workshop:
         known = self.measured.groups
         groups = [
             g
-            for g in candidates(found, self.options)
+            for g in cuttable(found, self.options)
             if g.name in known and len(known[g.name].order) == g.size
         ]
         return replace(self, found=found, groups=groups)

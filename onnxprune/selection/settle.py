@@ -11,10 +11,9 @@ from onnxprune.options import Options
 from onnxprune.rewrite.prove import Proven, prove
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.select import Selection, choose
-from onnxprune.selection.widths import excluded
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Settled", "candidates", "settle"]
+__all__ = ["Settled", "settle"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,23 +23,6 @@ class Settled:
     selection: Selection
     proven: Proven
     found: Analysis
-
-
-def candidates(found: Analysis, options: Options) -> list[Group]:
-    """Return the groups that may be cut.
-
-    Raises
-    ------
-    BudgetError
-        If there are none, saying what stands in the way.
-    """
-    kept = excluded(found.coupling.groups, options.exclude, found.view)
-    groups = [g for g in found.coupling.groups if g.name not in kept]
-    if not groups:
-        what = "everything is excluded" if found.coupling.groups else obstacles(found)
-        msg = f"nothing to cut in {found.model.path}; {what}"
-        raise BudgetError(msg)
-    return groups
 
 
 def settle(

@@ -1,19 +1,13 @@
 """The widths that a group may be narrowed to."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from math import gcd, lcm
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
-from onnxprune.model.view import View
 
-if TYPE_CHECKING:
-    from onnxprune.analysis import Analysis
-
-__all__ = ["allowed_widths", "excluded", "unmatched"]
+__all__ = ["allowed_widths"]
 
 _NARROWEST = 0.1  # share of a group's channels that always stays
 
@@ -60,49 +54,3 @@ def allowed_widths(
     rest = 0 if whole else group.size % step
     narrower = [w for w in range(group.size - 1, least - 1, -1) if w % step == rest]
     return [group.size, *narrower]
-
-
-def excluded(groups: Iterable[Group], patterns: Sequence[str], view: View) -> set[str]:
-    """Return the names of groups that a pattern keeps whole.
-
-    Parameters
-    ----------
-    groups : iterable of Group
-    patterns : sequence of str
-        fnmatch patterns on group, value or node names, or ``op:Type``.
-    view : View
-
-    Returns
-    -------
-    set of str
-    """
-    found = set()
-    for group in groups:
-        values = {view.original(member.axis.value) for member in group.members}
-        nodes = _nodes(group, view)
-        names = {group.name, *values, *(view.by_index[n].name for n in nodes)}
-        types = {f"op:{view.by_index[n].op_type}" for n in nodes}
-        if any(fnmatchcase(name, p) for p in patterns for name in (*names, *types)):
-            found.add(group.name)
-    return found
-
-
-def unmatched(found: "Analysis", patterns: Sequence[str]) -> list[str]:
-    """Say which patterns keep nothing whole: most likely they are misspelt."""
-    groups = found.coupling.groups
-    return [
-        f"--exclude '{pattern}' matches nothing; 'onnxprune inspect' lists the names"
-        for pattern in patterns
-        if not excluded(groups, (pattern,), found.view)
-    ]
-
-
-def _nodes(group: Group, view: View) -> set[int]:
-    """Nodes that make or read a value of the group."""
-    nodes: set[int] = set()
-    for member in group.members:
-        value = member.axis.value
-        nodes.update(edge.node for edge in view.consumers.get(value, ()))
-        if value in view.producers:
-            nodes.add(view.producers[value].index)
-    return nodes

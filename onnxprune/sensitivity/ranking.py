@@ -18,7 +18,7 @@ from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.report import summary
 from onnxprune.report.values import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
-from onnxprune.selection.settle import candidates
+from onnxprune.selection.cuttable import cuttable
 from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.gradient.masked import Masked
@@ -65,7 +65,7 @@ def sensitivity(
     for warning in warnings:
         clock.note(warning)
     splits = split_samples(len(found.samples), options.seed)
-    task = Task(found, tuple(candidates(found, options)), splits, options, clock)
+    task = Task(found, tuple(cuttable(found, options)), splits, options, clock)
     start = _processor()
     measured = measure_groups(found, task.groups, splits, options, clock)
     spent = _processor() - start

@@ -20,8 +20,8 @@ from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.session import Session
 from onnxprune.search import stages
 from onnxprune.selection import pace as room
+from onnxprune.selection.cuttable import cuttable
 from onnxprune.selection.pace import paced
-from onnxprune.selection.settle import candidates
 from tests import nets
 
 
@@ -151,7 +151,7 @@ def test_the_price_follows_the_table(net, tmp_path):
     """Latency is priced on the resulting axes, whole and cut, as the table has it."""
     table = table_of(net, steps_of(16), tmp_path / "table.json")
     found = pipeline.analyse(net, options(table, latency=0.5), Silent())
-    groups = candidates(found, options(table))
+    groups = cuttable(found, options(table))
     with_times, pace = paced(found, groups, options(table, latency=0.5), Silent())
     assert with_times.costs.total.latency == 1e4 * (64 * 16 + 48 * 64 + 16 * 48)
     group = next(g for g in groups if g.size == 64)
