@@ -89,8 +89,9 @@ def _top(measure: Measure, scores: Array) -> NDArray[np.int64]:
 
 
 def _rows(values: Array) -> Floats:
-    """Average everything but the samples."""
-    return np.asarray(values.reshape(len(values), -1).mean(axis=1), np.float64)
+    """Average everything but the samples; 0 where there is nothing."""
+    rows = values.reshape(len(values), -1)
+    return np.asarray(rows.sum(axis=1) / max(rows.shape[1], 1), np.float64)
 
 
 def _floats(array: Array) -> Floats:

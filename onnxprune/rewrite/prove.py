@@ -78,8 +78,7 @@ def _cut(
     except UnrepresentableError as refusal:
         return None, keeps, float("inf"), str(refusal)
     error = found.verifier.error(model, keeps) if keeps else 0.0
-    right = not keeps or found.verifier.agrees(error, keeps)
-    reason = "" if right else f"differs from its reference by {error:.2g}"
+    reason = found.verifier.objection(error, keeps) if keeps else ""
     return model, keeps, error, reason
 
 

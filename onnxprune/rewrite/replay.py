@@ -38,8 +38,8 @@ def recut(found: Analysis, plan: Plan) -> Proven:
         If the cut cannot be written or does not equal its reference.
     """
     model, keeps, error = _cut(found, plan)
-    if keeps and not found.verifier.agrees(error, keeps):
-        msg = f"the cut differs from its reference by {error:.2g}; nothing is written"
+    if keeps and (objection := found.verifier.objection(error, keeps)):
+        msg = f"the cut {objection}; nothing is written"
         raise VerificationError(msg)
     return Proven(model, keeps, plan.removed_channels(found.coupling.groups), error, {})
 
@@ -68,7 +68,7 @@ def compare(found: Analysis, plan: Plan, given: Model) -> VerifyReport:
     flat = expand(given.proto).model
     bases = (found.model.path, given.path)
     differences = field_diff(model, plan.without_refit(flat, model), bases=bases)
-    right = not keeps or found.verifier.agrees(error, keeps)
+    right = not keeps or not found.verifier.objection(error, keeps)
     return VerifyReport(
         str(found.model.path),
         str(given.path),

@@ -140,8 +140,8 @@ class Verifier:
             for feed in self._feeds
         )
 
-    def agrees(self, error: float, keeps: Keeps) -> bool:
-        """Say whether an error is no larger than rounding makes it.
+    def objection(self, error: float, keeps: Keeps) -> str:
+        """Say why an error is too large; "" if it is no larger than rounding makes it.
 
         Some networks (deep ones with random weights) enlarge rounding beyond `TOLERANCE`. Where a
         cut is off by more, the masked original is run a second time, with other kernels: what the
@@ -149,11 +149,13 @@ class Verifier:
         `LOOSEST`. That is remembered, and reported.
         """
         if error <= TOLERANCE:
-            return True
-        if error > LOOSEST or error > (noise := self._noise(keeps)):
-            return False
-        self.noisiest = max(self.noisiest, min(noise, LOOSEST))
-        return True
+            return ""
+        noise = self._noise(keeps) if np.isfinite(error) else 0.0
+        if error <= min(noise, LOOSEST):
+            self.noisiest = max(self.noisiest, min(noise, LOOSEST))
+            return ""
+        rounding = f" (as rounding alone changes it by {noise:.2g})" if noise > LOOSEST else ""
+        return f"differs from its reference by {error:.2g}{rounding}"
 
     def remark(self) -> str:
         """Say what was allowed beyond the usual; "" if nothing was."""

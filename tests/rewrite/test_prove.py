@@ -35,8 +35,8 @@ class _Suspicious:
             return 0.5
         return self.verifier.error(model, keeps)
 
-    def agrees(self, error, keeps):
-        return self.verifier.agrees(error, keeps)
+    def objection(self, error, keeps):
+        return self.verifier.objection(error, keeps)
 
 
 def _tower(layers=5):

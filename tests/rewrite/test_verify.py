@@ -150,7 +150,9 @@ def test_model_without_a_finite_output_is_refused():
 def test_cut_may_be_off_by_the_networks_own_rounding(monkeypatch, noise, error, agrees):
     monkeypatch.setattr(Verifier, "_noise", lambda *_: noise)
     verifier = _mlp().verifier
-    assert verifier.agrees(error, {}) is agrees
+    told = verifier.objection(error, {})
+    assert (told == "") is agrees
+    assert ("as rounding alone" in told) is (not agrees and noise > LOOSEST and error < 1)
     beyond = agrees and error > TOLERANCE
     assert verifier.noisiest == (min(noise, LOOSEST) if beyond else 0.0)
     assert ("own fp32 rounding" in verifier.remark()) is beyond
@@ -164,7 +166,7 @@ def test_rounding_is_measured_by_running_the_reference_with_other_kernels():
     tensor.CopyFrom(numpy_helper.from_array(slightly, tensor.name))
     error = looked.verifier.error(model, keeps)
     assert TOLERANCE < error < LOOSEST
-    assert not looked.verifier.agrees(error, keeps)
+    assert looked.verifier.objection(error, keeps) == f"differs from its reference by {error:.2g}"
 
 
 _ONES = np.ones((2, 3), np.float32)
