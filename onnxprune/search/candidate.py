@@ -7,7 +7,7 @@ import onnx
 
 from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
-from onnxprune.data.splits import Splits
+from onnxprune.data.splits import Splits, drawn
 from onnxprune.layers.branches import StandIn
 from onnxprune.lossless.find import Free
 from onnxprune.model.cost import CostModel
@@ -28,6 +28,8 @@ from onnxprune.selection.settle import Settled, settle
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["Candidate", "Workshop", "said"]
+
+_FITTED = 128  # samples that trials are refitted on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +53,17 @@ class Candidate:
     recovered: Recovered
     losses: Losses
     timed: BenchReport | None
+
+    @property
+    def error(self) -> float:
+        """Relative squared output error on the selection samples; the drop where none is known."""
+        known = self.recovered.after
+        return self.losses.drop if known is None else known
+
+    @property
+    def predicted(self) -> float:
+        """The latency that the table predicts."""
+        return self.settled.selection.reached["latency"]
 
     def __str__(self) -> str:
         """Say what was reached at what drop."""
@@ -109,11 +122,27 @@ class Workshop:
         VerificationError
             If no cut could be proven.
         """
-        settled = self._settled(budget, start)
+        settled = self.settled(budget, start)
         return self._judged(budget, settled, self._repaired(settled), None)
 
-    def promised(self, budget: Budget) -> Candidate:
+    def settled(self, budget: Budget, start: Mapping[str, int] | None = None) -> Settled:
+        """Choose, cut and prove; parameters and errors as in `make`."""
+        self.progress.stage("cut")
+        return settle(self.found, self.groups, self.measured, budget, self.options, start)
+
+    def again(self, candidate: Candidate) -> Candidate:
+        """Refit and judge the cut of a candidate once more."""
+        settled = candidate.settled
+        return self._judged(candidate.budget, settled, self._repaired(settled), candidate.timed)
+
+    def promised(self, budget: Budget, first: float | None = None) -> Candidate:
         """Make a candidate and time it; until a latency that is measured here is kept.
+
+        Parameters
+        ----------
+        budget : Budget
+        first : float, optional
+            The predicted latency to begin with, where another than the budget's is known to do.
 
         Raises
         ------
@@ -125,7 +154,7 @@ class Workshop:
         binding = self.options.latency if self.pace is not None and self.pace.here else None
 
         def settle_at(to: float | None) -> Settled:
-            return self._settled(budget if to is None else budget.with_latency(to), None)
+            return self.settled(budget if to is None else budget.with_latency(to))
 
         def predicted(to: float | None) -> Settled:
             pace, latency = self.pace, self.options.latency
@@ -133,7 +162,9 @@ class Workshop:
                 return settle_at(to)
             return keep_predicted(latency, settle_at, lambda s: pace.worst(s.proven.keeps))
 
-        settled, repaired, timed = keep_promises(binding, predicted, self._repaired, self.time)
+        settled, repaired, timed = keep_promises(
+            binding, predicted, self._repaired, self.time, first
+        )
         return self._judged(budget, settled, repaired, timed)
 
     def shortened(self, gone: Sequence[StandIn]) -> "Workshop":
@@ -152,6 +183,11 @@ class Workshop:
             if g.name in known and len(known[g.name].order) == g.size
         ]
         return replace(self, found=found, groups=groups)
+
+    def hurried(self) -> "Workshop":
+        """Return a workshop for trials, which are refitted on fewer samples."""
+        few = drawn(self.splits.fit, _FITTED, self.options.seed)
+        return replace(self, splits=replace(self.splits, fit=few))
 
     def left(self, budget: Budget) -> Budget:
         """Return what is left of a budget of the original when branches are gone."""
@@ -186,6 +222,14 @@ class Workshop:
         """Time a model, made from a cut, against the original."""
         return stages.timed(self.found, model, settled.proven.keeps, self.options, self.progress)
 
+    def raced(self, settled: Settled, other: Settled) -> float:
+        """Return the ratio of two cuts' times, of a short race; 1 where a table is the judge."""
+        if self.pace is None or not self.pace.here:
+            return 1.0
+        self.progress.stage("bench")
+        pair = [(s.proven.model, s.proven.keeps) for s in (settled, other)]
+        return stages.raced(self.found, pair, self.options)
+
     def held(self, candidate: Candidate) -> Losses:
         """Judge on the certification samples."""
         self.progress.stage("certify")
@@ -204,10 +248,6 @@ class Workshop:
             self.free.constants,
         )
         return replace(candidate, recovered=done)
-
-    def _settled(self, budget: Budget, start: Mapping[str, int] | None) -> Settled:
-        self.progress.stage("cut")
-        return settle(self.found, self.groups, self.measured, budget, self.options, start)
 
     def _repaired(self, settled: Settled) -> Recovered:
         return stages.repaired(

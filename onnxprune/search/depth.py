@@ -7,11 +7,9 @@ fewer samples; the best of them stays out, until none helps any more.
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from onnxprune.analysis import Analysis
-from onnxprune.data.splits import drawn
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
@@ -23,7 +21,6 @@ from onnxprune.selection.budget import Budget
 __all__ = ["shallower"]
 
 _TRIED = 3  # branches per round
-_FITTED = 128  # samples that trials are refitted on
 _SEEN = 64  # samples that branches are ranked on
 _BATCH = 8
 _LEAST = 0.01  # share of the budgeted quantity that a branch must hold
@@ -50,8 +47,7 @@ def shallower(workshop: Workshop, budget: Budget, candidate: Candidate) -> Candi
     workshop.progress.stage("branches")
     # In processor time: a busy machine shall not make another model.
     deadline = time.process_time() + workshop.options.time_limit
-    few = drawn(workshop.splits.fit, _FITTED, workshop.options.seed)
-    trial = replace(workshop, splits=replace(workshop.splits, fit=few))
+    trial = workshop.hurried()
     ranked = _ranked(trial, budget)
     gone: list[StandIn] = []
     best = _error(trial, budget, gone) if ranked else 0.0  # as the trials are: on fewer samples

@@ -9,6 +9,7 @@ from onnxprune.quality.promise import Promise
 from onnxprune.search.candidate import Candidate, Workshop, said
 from onnxprune.search.depth import shallower
 from onnxprune.search.path import last_allowed, walk
+from onnxprune.search.pricing import repriced
 from onnxprune.selection.budget import Budget, farthest
 
 __all__ = ["Chosen", "search"]
@@ -92,7 +93,8 @@ def _faster(workshop: Workshop, candidate: Candidate, promise: Promise) -> Candi
 
 
 def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
-    candidate = shallower(workshop, budget, workshop.promised(budget))
+    candidate = repriced(workshop, budget, workshop.promised(budget))
+    candidate = shallower(workshop, candidate.budget, candidate)
     if promise.limit is not None and candidate.losses.drop > promise.limit:
         lost = candidate.losses
         reason = f"on {lost.samples} selection samples the drop is {lost.drop:.4f}"

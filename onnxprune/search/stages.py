@@ -1,11 +1,14 @@
 """What is done to cut models: all are repaired, those that may be written finished and timed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
 import onnx
 
 from onnxprune.analysis import Analysis
+from onnxprune.bench.clock import race
 from onnxprune.bench.measure import measure, worst
 from onnxprune.data.splits import Splits
 from onnxprune.lossless.find import fold
@@ -18,8 +21,9 @@ from onnxprune.report.values import BenchReport
 from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.prove import Proven
 
-__all__ = ["finished", "repaired", "timed"]
+__all__ = ["finished", "raced", "repaired", "timed"]
 
+_LAPS = 5  # fresh sessions of both models: sessions of one model differ, too
 _NONE: Constants = MappingProxyType({})
 
 
@@ -98,3 +102,19 @@ def timed(
         for profile in found.timed_at()
     ]
     return worst(reports) if found.profiles else reports[0]
+
+
+def raced(
+    found: Analysis, pair: Sequence[tuple[onnx.ModelProto, Keeps]], options: Options
+) -> float:
+    """Return the ratio of two cut models' times, roughly; of several profiles, the worst."""
+    models = [found.runnable(model) for model, _ in pair]
+    slowest = 0.0
+    for profile in found.timed_at():
+        feeds = [narrow(profile.feed, keeps) for _, keeps in pair]
+        laps = [
+            race(models, feeds, threads=options.threads, provider=options.provider)
+            for _ in range(_LAPS)
+        ]
+        slowest = max(slowest, float(np.median([first / second for first, second in laps])))
+    return slowest

@@ -1,7 +1,7 @@
 """What the user wants to reach, and how far a model is from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnxprune.model.cost import Cost
 from onnxprune.options import Options
@@ -26,12 +26,20 @@ class Budget:
         Bytes of the file that are not constants.
     gone : Cost
         What is saved already, before any channel goes.
+    price : mapping of quantity to weight
+        What a saving is valued by on the way; where empty, by what is missing.
     """
 
     ratios: Mapping[str, float]
     total: Cost
     overhead: float = 0.0
     gone: Cost = _NOTHING
+    price: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether only widths that pay by the clock are of use."""
+        return "latency" in (self.price or self.ratios)
 
     def reached(self, saved: Cost) -> dict[str, float]:
         """Return the ratio of each budgeted quantity after a saving."""
@@ -46,18 +54,25 @@ class Budget:
         return all(self._ratio(name, saved) <= ratio for name, ratio in self.ratios.items())
 
     def progress(self, saved: Cost, more: Cost) -> float:
-        """Value a further saving: the summed share of each missing amount that it brings."""
+        """Value a further saving: the summed share of each missing amount that it brings.
+
+        With a price, the summed share of each priced quantity.
+        """
+        if self.price:
+            return sum(weight * self._share(name, more) for name, weight in self.price.items())
         value = 0.0
         for name, ratio in self.ratios.items():
             missing = self._ratio(name, saved) - ratio
             if missing > 0:
-                gain = self._ratio(name, Cost(0, 0, 0)) - self._ratio(name, more)
-                value += min(gain / missing, 1.0)
+                value += min(self._share(name, more) / missing, 1.0)
         return value
 
     def _whole(self, name: str) -> float:
         whole = float(getattr(self.total, name))
         return whole + self.overhead if name == "bytes" else whole
+
+    def _share(self, name: str, saved: Cost) -> float:
+        return float(getattr(saved, name)) / max(self._whole(name), 1.0)
 
     def _ratio(self, name: str, saved: Cost) -> float:
         gone = float(getattr(saved, name)) + float(getattr(self.gone, name))

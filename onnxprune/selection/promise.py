@@ -41,6 +41,7 @@ def keep_latency(
     ratio: float,
     settle_at: Callable[[float], Settled],
     time: Callable[[Settled, onnx.ModelProto], BenchReport],
+    first: float | None = None,
 ) -> Kept:
     """Find the mildest cut that is measured to be fast enough.
 
@@ -52,6 +53,8 @@ def keep_latency(
         Proves a cut that the table predicts to reach a ratio.
     time : callable of (Settled, ModelProto) to BenchReport
         Times a model that was made from a cut against the original.
+    first : float, optional
+        Prediction to begin with; the ratio itself without it.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def keep_latency(
         If no cut keeps the promise; says what was measured nearest to it.
     """
     tried: list[Kept] = []
-    target = ratio
+    target = ratio if first is None else first
     for _ in range(_TRIES):
         settled, last = _settle(settle_at, target, known=bool(tried))
         if settled is None or any(_same(settled, t) for t in tried):
@@ -159,6 +162,7 @@ def keep_promises(
     settle_at: Callable[[float | None], Settled],
     repair: Callable[[Settled], Recovered],
     time: Callable[[Settled, onnx.ModelProto], BenchReport],
+    first: float | None = None,
 ) -> tuple[Settled, Recovered, BenchReport]:
     """Cut, repair and time; where a latency is promised, until the repaired model keeps it.
 
@@ -172,6 +176,8 @@ def keep_promises(
         Cuts to a predicted latency, or to the other budgets alone.
     repair : callable of Settled to Recovered
     time : callable of (Settled, ModelProto) to BenchReport
+    first : float, optional
+        Prediction to begin with.
 
     Raises
     ------
@@ -185,7 +191,7 @@ def keep_promises(
     asked, final = latency, None
     for _ in range(_REPAIRS):
         try:
-            kept = keep_latency(asked, settle_at, time)
+            kept = keep_latency(asked, settle_at, time, first)
         except BudgetError:
             if final is None:
                 raise
@@ -194,6 +200,7 @@ def keep_promises(
         final = Kept(kept.settled, time(kept.settled, recovered.model))
         if final.high <= latency:
             return final.settled, recovered, final.timed
-        asked *= _MARGIN * latency / final.high
+        missed = _MARGIN * latency / final.high
+        asked, first = asked * missed, kept.predicted * missed
     assert final is not None
     raise _missed(latency, final.timed)

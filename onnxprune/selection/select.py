@@ -59,7 +59,7 @@ def choose(
     Without a latency nothing is timed: the same model comes out on every machine.
     """
     sizes = found.coupling.collected.sizes
-    timed = "latency" in budget.ratios
+    timed = budget.in_steps
     steps = found.steps if timed else {}
     for tried in _multiples(found, options, steps):
         multiple, every, single = tried
