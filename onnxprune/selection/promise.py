@@ -177,7 +177,7 @@ def keep_promises(
     repair : callable of Settled to Recovered
     time : callable of (Settled, ModelProto) to BenchReport
     first : float, optional
-        Prediction to begin with.
+        Prediction to begin with; what then proves too slow once it is repaired is given up.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def keep_promises(
         recovered = repair(settled)
         return settled, recovered, time(settled, recovered.model)
     asked, final = latency, None
-    for _ in range(_REPAIRS):
+    for _ in range(_REPAIRS if first is None else 1):
         try:
             kept = keep_latency(asked, settle_at, time, first)
         except BudgetError:
@@ -200,7 +200,6 @@ def keep_promises(
         final = Kept(kept.settled, time(kept.settled, recovered.model))
         if final.high <= latency:
             return final.settled, recovered, final.timed
-        missed = _MARGIN * latency / final.high
-        asked, first = asked * missed, kept.predicted * missed
+        asked *= _MARGIN * latency / final.high
     assert final is not None
     raise _missed(latency, final.timed)

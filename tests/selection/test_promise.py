@@ -117,3 +117,15 @@ def test_without_a_promise_one_cut_is_made_and_timed():
     )  # fmt: skip
     assert found[0] is cut
     assert machine.timed == [80]
+
+
+def test_it_begins_where_another_cut_ended_and_then_gives_up_sooner():
+    machine = Machine(lambda p: p)
+
+    def spoilt(_):
+        return SimpleNamespace(model=99)
+
+    with pytest.raises(BudgetError):
+        keep_promises(0.7, machine.settle_at, spoilt, machine.time, 0.65)
+    assert machine.asked[0] == 0.65
+    assert machine.timed.count(99) == 1
