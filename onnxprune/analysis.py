@@ -29,7 +29,7 @@ from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.native import runs_natively
-from onnxprune.rewrite.verify import Verifier
+from onnxprune.rewrite.verify import Verifier, is_comparable
 from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
 from onnxprune.runtime.trace import Trace, agree, trace
 
@@ -158,13 +158,15 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
     feeds: Callable[[Shapes], Feeds | None] = chance.of
     plain = chance.of(shapes)
     first, reason = _try(view, plain)
+    if first is not None and not samples.synthetic and not is_comparable(view, first, plain):
+        first, reason = None, "an output has no finite value"
     if first is None and not samples.synthetic:
         feeds = OwnFeeds(samples).of
         plain = feeds(shapes) or plain
         progress.note(f"looked at with samples of the data: on random inputs, {reason}")
         first, reason = _try(view, plain)
     if first is None:
-        raise _rejected(model, plain, reason)
+        raise _rejected(model, plain, reason, synthetic=samples.synthetic)
     others = [feeds(s) for s in _other_sizes(specs, shapes, samples)]
     found = list(_further_traces(view, [feed for feed in others if feed is not None]))
     probes = (*(probe for probe, _ in found), plain, feeds(shapes) or plain)[:2]
@@ -295,14 +297,23 @@ def _try(view: View, feed: Feeds) -> tuple[Trace | None, str]:
         return None, str(error)
 
 
-def _rejected(model: Model, feed: Feeds, reason: str) -> InputError:
+def _rejected(model: Model, feed: Feeds, reason: str, *, synthetic: bool) -> InputError:
     """A model that does not run is rejected before anything else is tried."""
     if not model.proto.graph.node:
         return InputError(f"{model.path} holds no operators: there is nothing to run or to prune")
     try:
-        Session(model.runnable).run(feed, deadline=_DEADLINE)
+        session = Session(model.runnable)
     except RunFailedError as plain:
         return InputError(f"{model.path}: onnxruntime cannot run this model: {plain}")
+    try:
+        session.run(feed, deadline=_DEADLINE)
+    except RunFailedError as plain:
+        given = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        inputs, mend = f"inputs of the shapes {given}", ""
+        if synthetic:
+            inputs, mend = f"made-up {inputs}", "; give --data, or sizes by --dim or --input-shape"
+        msg = f"{model.path}: onnxruntime cannot run this model on {inputs}: {plain}{mend}"
+        return InputError(msg)
     return InputError(f"{model.path}: onnxruntime cannot show this model's inner values: {reason}")
 
 

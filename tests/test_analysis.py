@@ -117,6 +117,8 @@ def test_a_model_that_does_not_run_is_rejected(tmp_path):
     y = net.op("Reshape", "x", net.const(np.array([7, 7])))
     with pytest.raises(InputError, match=r"model\.onnx: onnxruntime cannot run this model") as e:
         nets.look(net.model({"x": ("N", 8)}, y), tmp_path)
+    assert "made-up inputs of the shapes x [1, 8]" in str(e.value)
+    assert str(e.value).endswith("give --data, or sizes by --dim or --input-shape")
     assert "\n" not in str(e.value)
 
 
@@ -166,6 +168,25 @@ def test_a_model_that_runs_on_real_samples_only_is_looked_at_with_them(tmp_path)
     assert all(set(probe["at"].tolist()) <= {-5, -4, -3, -2, -1} for probe in found.probes)
     assert not np.array_equal(found.probes[0]["x"], found.probes[1]["x"])
     assert any("on random inputs" in note for note in listener.notes)
+
+
+def _logarithmic():
+    """A network that takes the logarithm of a number that random inputs make negative."""
+    net = nets.Net()
+    bound = net.op("Log", net.op("ReduceMin", "x", keepdims=1))
+    y = net.op("Relu", net.op("Gemm", "x", net.weight(8, 6)))
+    return net.model({"x": ("N", 8)}, net.op("Add", net.op("Gemm", y, net.weight(6, 3)), bound))
+
+
+def test_a_model_that_is_finite_on_real_samples_only_is_looked_at_with_them(tmp_path):
+    onnx.save(_logarithmic(), tmp_path / "m.onnx")
+    x = np.random.default_rng(0).uniform(1, 2, (9, 8)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    listener = Listener()
+    found = analyse(tmp_path / "m.onnx", Options(data=tmp_path / "d.npz"), listener)
+    assert all((probe["x"] >= 1).all() for probe in found.probes)
+    assert any("no finite value" in note for note in listener.notes)
+    assert found.verifier().check({}) == 0.0
 
 
 @pytest.mark.parametrize("data", [False, True], ids=["without-data", "data-does-not-run"])

@@ -15,6 +15,8 @@ from onnxprune.model.lowering import Lower, Lowering, attributes_of
 
 __all__ = ["dequantize", "is_quantized"]
 
+_FINE = 2.0**-10
+
 
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Say whether the main graph has operators that round to integers."""
@@ -59,10 +61,10 @@ def _dequantize(at: Lowering, node: onnx.NodeProto) -> None:
 
 
 def _dynamic_quantize(at: Lowering, node: onnx.NodeProto) -> None:
-    """Without rounding any scale will do: 1."""
+    """Take a scale of 2**-10: exact, and finer than biases that are rounded in this scale."""
     y, scale, zero = node.output
-    at.emit("Identity", [node.input[0]], y)
-    for name, number in ((scale, 1.0), (zero, 0.0)):
+    at.emit("Mul", [node.input[0], at.constant(f"{y}/steps", 1 / _FINE)], y)
+    for name, number in ((scale, _FINE), (zero, 0.0)):
         value = numpy_helper.from_array(np.asarray(number, np.float32))
         at.emit("Constant", [], name, {"value": value})
     at.held.update((y, zero))

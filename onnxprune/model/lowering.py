@@ -75,10 +75,15 @@ class Lowering:
 
     def _pass(self, node: onnx.NodeProto) -> None:
         """Hand floats to an operator that takes any type."""
-        wanted = _INTEGERS if node.op_type in _ARITHMETIC else _BYTES
+        arithmetic = node.op_type in _ARITHMETIC
         for slot, value in enumerate(node.input):
             tensor = self.tensors.get(value)
-            if tensor is not None and _dtype(tensor).name in wanted:
+            if tensor is None:
+                # Made while the model runs, as a bias in the scale of the inputs is: of one type
+                # with the operand that is a float now.
+                if arithmetic and value and (node.op_type, slot) != ("Where", 0):
+                    node.input[slot] = self.real(value)
+            elif _dtype(tensor).name in (_INTEGERS if arithmetic else _BYTES):
                 node.input[slot] = self.real(value)
         self.nodes.append(node)
         if node.op_type == "Cast":

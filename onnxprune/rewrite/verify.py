@@ -23,7 +23,7 @@ from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["LOOSEST", "TOLERANCE", "Verifier", "relative_error"]
+__all__ = ["LOOSEST", "TOLERANCE", "Verifier", "is_comparable", "relative_error"]
 
 TOLERANCE = 1e-4  # relative to the largest output; fp32 kernels of other widths sum in other orders
 LOOSEST = 1e-3  # for networks whose own rounding is larger than TOLERANCE, and no further
@@ -59,6 +59,12 @@ def relative_error(
             gap = np.abs(f64[finite] - w64[finite]).max()
             worst = max(worst, float(gap / scale) if scale > 0 else float(gap))
     return worst
+
+
+def is_comparable(view: View, trace: Trace, feed: Feeds) -> bool:
+    """Say whether a model gives finite numbers on a feed: with others no cut can be proven."""
+    found = Session(with_outputs(view.real, float_frontier(view, trace))).run(feed)
+    return relative_error(found, found) <= TOLERANCE
 
 
 class Verifier:
