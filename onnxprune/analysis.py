@@ -1,6 +1,6 @@
 """What every command needs to know of a model before it decides anything."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,12 @@ import onnx
 
 from onnxprune.coupling import Coupling, couple
 from onnxprune.coupling.relations import Axis
-from onnxprune.data.load import load_from_function, load_samples
-from onnxprune.data.probes import OwnFeeds, RandomFeeds
 from onnxprune.data.profiles import Profile, look
 from onnxprune.data.samples import Samples
-from onnxprune.data.specs import InputSpec, input_specs, named_dims, resolve_shapes
-from onnxprune.data.synthetic import random_feed, synthetic_samples
+from onnxprune.data.specs import InputSpec, input_specs, named_dims
+from onnxprune.data.synthetic import random_feed
 from onnxprune.errors import InputError
+from onnxprune.feeding import DEADLINE, look_first
 from onnxprune.layers.branches import StandIn, without
 from onnxprune.model.cost import CostModel
 from onnxprune.model.external import is_external
@@ -29,13 +28,12 @@ from onnxprune.model.view import View, build_view
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.native import runs_natively
-from onnxprune.rewrite.verify import Verifier, is_comparable
-from onnxprune.runtime.session import LARGEST_PROTO, Feeds, RunFailedError, Session
+from onnxprune.rewrite.verify import Verifier
+from onnxprune.runtime.session import LARGEST_PROTO, Feeds
 from onnxprune.runtime.trace import Trace, agree, trace
 
-__all__ = ["Analysis", "analyse", "read_samples", "shorten"]
+__all__ = ["Analysis", "analyse", "shorten"]
 
-_DEADLINE = 120.0  # seconds for one run: an infinite Loop never ends by itself
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -148,43 +146,28 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
     progress.stage("load")
     model = load(source)
     specs = input_specs(model.proto)
-    samples, shapes = read_samples(model, specs, options)
-    for note in () if samples.synthetic else samples.notes:
-        progress.note(note)
     expansion = expand(in_order(_embedded(model)))
     view = build_view(expansion.model, model.path)
     progress.stage("couple")
-    chance = RandomFeeds(model.proto, specs, np.random.default_rng(options.seed))
-    feeds: Callable[[Shapes], Feeds | None] = chance.of
-    plain = chance.of(shapes)
-    first, reason = _try(view, plain)
-    if first is not None and not samples.synthetic and not is_comparable(view, first, plain):
-        first, reason = None, "an output has no finite value"
-    if first is None and not samples.synthetic:
-        feeds = OwnFeeds(samples).of
-        plain = feeds(shapes) or plain
-        progress.note(f"looked at with samples of the data: on random inputs, {reason}")
-        first, reason = _try(view, plain)
-    if first is None:
-        raise _rejected(model, plain, reason, synthetic=samples.synthetic)
-    others = [feeds(s) for s in _other_sizes(specs, shapes, samples)]
-    found = list(_further_traces(view, [feed for feed in others if feed is not None]))
-    probes = (*(probe for probe, _ in found), plain, feeds(shapes) or plain)[:2]
-    traces = agree([seen for _, seen in found] or [first])
-    coupling = couple(view, traces[0], change_interface=options.allow_interface_change)
+    feeding = look_first(model, view, specs, options, progress)
+    given, plain = feeding.given, feeding.plain
+    varied, traces = feeding.varied(view)
+    probes = (*varied, plain, feeding.of(given.shapes) or plain)[:2]
+    seen = agree(traces or [feeding.seen])
+    coupling = couple(view, seen[0], change_interface=options.allow_interface_change)
     return Analysis(
         model=model,
         expansion=expansion,
         view=view,
         specs=specs,
-        samples=samples,
-        shapes=shapes,
-        traces=traces,
-        stated=first,
-        costs=CostModel(view, first),
+        samples=given.samples,
+        shapes=given.shapes,
+        traces=seen,
+        stated=feeding.seen,
+        costs=CostModel(view, feeding.seen),
         coupling=coupling,
         probes=probes,
-        profiles=look(view, model.proto, specs, samples, shapes, options.profiles, _DEADLINE),
+        profiles=look(view, model.proto, specs, *given[:2], options.profiles, DEADLINE),
     )
 
 
@@ -242,90 +225,3 @@ def _embedded(model: Model) -> onnx.ModelProto:
         if is_external(tensor):
             tensor.CopyFrom(from_array(to_array(tensor, model.path), tensor))
     return proto
-
-
-def read_samples(
-    model: Model, specs: Sequence[InputSpec], options: Options
-) -> tuple[Samples, dict[str, tuple[int, ...]]]:
-    """Read the calibration data, or make some up; and give every dynamic axis a size."""
-    samples = None
-    if options.loader is not None:
-        samples = load_from_function(options.loader, specs, limit=options.samples)
-    elif options.data is not None:
-        samples = load_samples(options.data, specs, limit=options.samples, seed=options.seed)
-    shapes = resolve_shapes(
-        specs, input_shapes=options.input_shapes, dims=options.dims, samples=samples
-    )
-    if samples is None:
-        count = min(options.samples, 64)
-        samples = synthetic_samples(model.proto, specs, shapes, count=count, seed=options.seed)
-    return samples, shapes
-
-
-def _other_sizes(specs: Sequence[InputSpec], shapes: Shapes, samples: Samples) -> Iterator[Shapes]:
-    """A larger batch first, then other sizes everywhere; nothing for a model of fixed sizes."""
-    seen = [dict(shapes)]
-    for batch, scale in ((2, 1.0), (3, 2.0), (3, 0.5), (3, 1.0)):
-        sizes = dict(_varied(specs, shapes, samples, batch, scale))
-        if sizes not in seen:
-            seen.append(sizes)
-            yield sizes
-
-
-def _varied(
-    specs: Sequence[InputSpec], shapes: Shapes, samples: Samples, batch: int, scale: float
-) -> Shapes:
-    dims: dict[str, int] = {}
-    for spec in specs:
-        for axis, size in enumerate(shapes[spec.name]):
-            dim = spec.dim(axis)
-            if isinstance(dim, str) and dim.isidentifier():
-                first = axis == spec.batch_axis
-                dims.setdefault(dim, max(batch, size) if first else max(2, int(size * scale)))
-                if first:
-                    dims[dim] = max(batch, size)
-    return resolve_shapes(
-        specs, input_shapes={}, dims=dims, samples=samples, batch=batch, other=int(16 * scale)
-    )
-
-
-def _try(view: View, feed: Feeds) -> tuple[Trace | None, str]:
-    """Trace one feed; None and the reason where the model does not run on it."""
-    try:
-        return trace(view, feed, deadline=_DEADLINE), ""
-    except RunFailedError as error:
-        return None, str(error)
-
-
-def _rejected(model: Model, feed: Feeds, reason: str, *, synthetic: bool) -> InputError:
-    """A model that does not run is rejected before anything else is tried."""
-    if not model.proto.graph.node:
-        return InputError(f"{model.path} holds no operators: there is nothing to run or to prune")
-    try:
-        session = Session(model.runnable)
-    except RunFailedError as plain:
-        return InputError(f"{model.path}: onnxruntime cannot run this model: {plain}")
-    try:
-        session.run(feed, deadline=_DEADLINE)
-    except RunFailedError as plain:
-        given = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
-        inputs, mend = f"inputs of the shapes {given}", ""
-        if synthetic:
-            inputs, mend = f"made-up {inputs}", "; give --data, or sizes by --dim or --input-shape"
-        msg = f"{model.path}: onnxruntime cannot run this model on {inputs}: {plain}{mend}"
-        return InputError(msg)
-    return InputError(f"{model.path}: onnxruntime cannot show this model's inner values: {reason}")
-
-
-def _further_traces(view: View, feeds: Sequence[Feeds]) -> Iterator[tuple[Feeds, Trace]]:
-    """Trace the first two feeds that the model runs on."""
-    count = 0
-    for feed in feeds:
-        if count == 2:
-            return
-        try:
-            seen = trace(view, feed, deadline=_DEADLINE)
-        except RunFailedError:
-            continue  # sizes that the user did not ask for need not work
-        count += 1
-        yield feed, seen

@@ -15,6 +15,7 @@ from onnxprune.progress import Silent
 from onnxprune.rewrite.native import NativeCheck
 from onnxprune.rewrite.prove import prove
 from onnxprune.runtime.session import Session
+from tests import nets
 from tests.variants import DATA, MAKERS, make, source
 
 _BLOCKS = {"4-bits": 32, "8-bits-symmetric": 16}  # inputs that go as a whole: a byte of zeros
@@ -98,6 +99,30 @@ def test_clone_of_quantized_network_computes_what_it_rounds(folder):
     for key in floats:
         assert np.abs(native[key] - clone[key]).max() < 0.1
         assert not np.array_equal(native[key], clone[key])
+
+
+def _convolve_bytes(net: nets.Net, x: str, inner: int, outer: int) -> str:
+    """As onnxruntime's quantizer of 2020 wrote it: the bias rounded in the scale of the input."""
+    x, scale, zero = net.ops(3, "DynamicQuantizeLinear", x)
+    weight = net.const(net.rng.integers(-99, 99, (outer, inner, 3, 3)).astype(np.int8))
+    scale = net.op("Mul", scale, net.const(np.float32(0.004)))
+    y = net.op("ConvInteger", x, weight, zero, net.const(np.int8(0)), pads=[1] * 4)
+    bias = net.op("Floor", net.op("Div", net.weight(outer), scale))
+    bias = net.op("Cast", bias, to=TensorProto.INT32)
+    y = net.op("Add", y, net.op("Reshape", bias, net.const(np.array([1, -1, 1, 1]))))
+    return net.op("Mul", net.op("Cast", y, to=TensorProto.FLOAT), scale)
+
+
+def test_biases_that_are_rounded_while_running(tmp_path):
+    net = nets.Net()
+    y = _convolve_bytes(net, net.op("Relu", _convolve_bytes(net, "x", 3, 8)), 8, 4)
+    found = nets.look(net.model({"x": ("N", 3, 6, 6)}, y), tmp_path)
+    (group,) = found.coupling.groups
+    proven = prove(found, [(group, range(0, 8, 2))])
+    assert proven.guilty == {}
+    feed = found.probes[0]
+    native, clone = (Session(m).run(feed)[y] for m in (found.view.model, found.view.real))
+    assert np.abs(native - clone).max() < 0.02 * np.abs(clone).max()
 
 
 def test_integers_behind_a_gather_are_parameters(tmp_path):

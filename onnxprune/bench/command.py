@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxprune.analysis import analyse, read_samples
+from onnxprune.analysis import analyse
 from onnxprune.bench.measure import measure, worst
 from onnxprune.bench.narrower import narrower_feeds
 from onnxprune.bench.table import save_table
@@ -14,6 +14,7 @@ from onnxprune.data.profiles import feeds_at
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import input_specs, named_dims
 from onnxprune.errors import InputError, UsageError
+from onnxprune.feeding import read_samples
 from onnxprune.model.load import Model, load
 from onnxprune.options import Options, Trials
 from onnxprune.progress import Clock, Progress, Silent
@@ -62,7 +63,7 @@ def bench(
     clock.stage("load")
     models = [load(path) for path in (first, second) if path is not None]
     specs = input_specs(models[0].proto)
-    samples, shapes = read_samples(models[0], specs, options)
+    samples, shapes, _ = read_samples(models[0], specs, options)
     at = [
         (named_dims(specs, sizes), feeds)
         for sizes, feeds in (
