@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxprune import pipeline
 from onnxprune.choices import read_options
 from onnxprune.errors import UsageError, did_you_mean
-from onnxprune.options import Choice, Options, Trials
+from onnxprune.options import MethodName, Options, Trials
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress
 from onnxprune.report.values import BenchReport, Inspection, Ranking, VerifyReport
@@ -64,7 +64,7 @@ class Measuring(Inspecting, total=False):
     """Options of `sensitivity`: also how channels are measured."""
 
     recover: bool
-    method: Choice
+    method: MethodName
     jobs: int
     time_limit: float
     cache: Place | None

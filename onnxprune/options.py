@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # the command line shows its help without numpy
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Array", "Choice", "Data", "Options", "Trials"]
+__all__ = ["Array", "Data", "MethodName", "Options", "Trials"]
 
-Choice = Literal["auto", "perturbation", "gradient", "reconstruction"]
+MethodName = Literal["auto", "perturbation", "gradient", "reconstruction"]
 Array: TypeAlias = "NDArray[np.generic]"
 Data: TypeAlias = "Path | Array | Mapping[str, Array] | tuple[Mapping[str, Array], ...]"
 """A place, an array for the only input, arrays by input (samples on axis 0), or full feeds."""
@@ -90,7 +90,7 @@ class Options:
     latency: float | None = None
     latency_table: Path | None = None
     cache: Path | None = None
-    method: Choice = "auto"
+    method: MethodName = "auto"
     jobs: int = 1
     max_drop: float | None = None
     metric: tuple[str, ...] = ()
@@ -122,8 +122,8 @@ class Options:
         for name in ("samples", "threads", "jobs", "multiple_of"):
             _check_count(name, getattr(self, name), 1)
         _check_count("seed", self.seed, 0)
-        if self.method not in get_args(Choice):
-            msg = f"--method {self.method} is not known; there is {', '.join(get_args(Choice))}"
+        if self.method not in get_args(MethodName):
+            msg = f"--method {self.method} is not known; there is {', '.join(get_args(MethodName))}"
             raise UsageError(msg)
 
     @property

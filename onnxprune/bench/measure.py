@@ -63,9 +63,8 @@ def measure(
         Rounds, at least two; up to twice as many while the interval is wider than +-2 %.
     seed, min_runs, warm_up : int
         Of the orders; timed readings per model and round, and runs before them, if time allows.
-    dims : mapping of str to int, optional
-        Sizes of the dynamic dimensions, for the report.
-    progress : Progress, optional
+    time_limit, dims, progress : float, mapping of str to int, and Progress, optional
+        Seconds that all rounds may take; sizes of the dynamic dimensions, for the report.
 
     Returns
     -------

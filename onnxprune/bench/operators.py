@@ -34,12 +34,13 @@ class Operator:
     family : Family
         How its shapes follow from its widths; ``fixed`` operators are measured whole only, and
         taken to shrink in proportion.
-    shapes : tuple of shape
-        Of its inputs, () where absent; ``constant`` says which of them are weights.
+    shapes, constant, dtypes : tuple of shape, of bool and of dtype
+        Of its inputs, () where absent; which of them are weights; and their types.
     axes : tuple of Axis
     widths : tuple of int
         Sizes of the axes.
     macs : float
+    opset : int
     """
 
     node: Node

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from onnxprune.options import Choice
+from onnxprune.options import MethodName
 
 __all__ = [
     "AllowInterfaceChange",
@@ -190,7 +190,7 @@ Branches = Annotated[
     ),
 ]
 Method = Annotated[
-    Choice,
+    MethodName,
     _cutting(
         metavar="M",
         help="How channels are measured: perturbation (exact), gradient, reconstruction, or auto, "

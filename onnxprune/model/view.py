@@ -96,6 +96,8 @@ class View:
         Of every constant.
     inputs, outputs : tuple of str
         Graph inputs that are not initializers, and graph outputs.
+    opset : int
+        Of the standard's operators.
     """
 
     model: onnx.ModelProto
