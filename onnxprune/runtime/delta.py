@@ -17,11 +17,30 @@ from onnxprune.model.scopes import values_read
 from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.gates import Gated, mask_name
 
-__all__ = ["Delta", "shortened"]
+__all__ = ["KNOWN", "Delta", "Few", "Shapes", "shortened"]
 
-_KNOWN = "onnxprune/known/"
+KNOWN = "onnxprune/known/"  # how the names of what the original gives begin
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 0}  # the weight's axis of what is summed over
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """A change that is the product of two matrices of few dimensions.
+
+    Attributes
+    ----------
+    lost : str
+        Value, shape (..., lost channels).
+    taken : str
+        Value, shape (lost channels, features).
+    less : str
+        Their product.
+    """
+
+    lost: str
+    taken: str
+    less: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +52,13 @@ class Delta:
     gated : Gated
     known : mapping of input name to value name
         What the first readers give in the original, fed back.
+    few : mapping of value name to Few
+        How results of linear layers differ from the original's.
     """
 
     gated: Gated
     known: Mapping[str, str]
+    few: Mapping[str, Few]
     _lost: Mapping[Axis, str]
 
     def feeds(self, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
@@ -64,6 +86,7 @@ def shortened(gated: Gated, shapes: Shapes) -> Delta:
     changed = set(gated.feeds({}))
     gates: dict[str, onnx.NodeProto] = {}
     known: dict[str, str] = {}
+    few: dict[str, Few] = {}
     lost: dict[Axis, str] = {}
     nodes = []
     for node in gated.model.graph.node:
@@ -81,13 +104,15 @@ def shortened(gated: Gated, shapes: Shapes) -> Delta:
         lost[axis] = name = f"onnxprune/lost/{axis.value}/{axis.axis}"
         given = [gate.input[1] if value == reached[0] else value for value in node.input]
         nodes.extend(_taken_off(node, given[:2], axes, name))
-        known[_KNOWN + node.output[0]] = node.output[0]
+        if node.op_type == "MatMul" and axes[1] == -2 and len(shapes.get(node.input[1], ())) == 2:
+            few[node.output[0]] = _few(node.output[0])
+        known[KNOWN + node.output[0]] = node.output[0]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     for name in dict.fromkeys(lost.values()):
         kind = onnx.TensorProto.INT64
         model.graph.input.append(helper.make_tensor_value_info(name, kind, [None]))
-    return Delta(replace(gated, model=model), known, lost)
+    return Delta(replace(gated, model=model), known, few, lost)
 
 
 def _summed(node: onnx.NodeProto, gated: str, axis: Axis, shapes: Shapes) -> tuple[int, int] | None:
@@ -114,12 +139,12 @@ def _taken_off(
 ) -> list[onnx.NodeProto]:
     """Return what computes a node's result from the original's and the lost channels."""
     output = node.output[0]
-    part = [f"onnxprune/part/{output}/{slot}" for slot in range(2)]
+    part = _parts(output)
     nodes = [
         helper.make_node("Gather", [value, lost], [name], axis=axis)
         for value, name, axis in zip(given, part, axes, strict=True)
     ]
-    whole, less = _KNOWN + output, f"onnxprune/less/{output}"
+    whole, less = KNOWN + output, _few(output)
     small = onnx.NodeProto()
     small.CopyFrom(node)
     del small.input[:], small.output[:]
@@ -131,11 +156,20 @@ def _taken_off(
         small.input.extend([*part, whole])
         small.output.append(output)
         return [*nodes, small]
-    small.input.extend([part[0], less + "/minus"])
-    small.output.append(less)
+    small.input.extend([less.lost, less.taken])
+    small.output.append(less.less)
     return [
         *nodes,
-        helper.make_node("Neg", [part[1]], [less + "/minus"]),
+        helper.make_node("Neg", [part[1]], [less.taken]),
         small,
-        helper.make_node("Add", [whole, less], [output]),
+        helper.make_node("Add", [whole, less.less], [output]),
     ]
+
+
+def _parts(output: str) -> list[str]:
+    return [f"onnxprune/part/{output}/{slot}" for slot in range(2)]
+
+
+def _few(output: str) -> Few:
+    name = f"onnxprune/less/{output}"
+    return Few(_parts(output)[0], name + "/minus", name)

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.boundary import within
+from onnxprune.runtime.carried import carried
 from onnxprune.runtime.delta import Delta, shortened
 from onnxprune.runtime.downstream import downstream, entering
-from onnxprune.runtime.gates import NORM, Gated
-from onnxprune.runtime.session import Feeds, Session, with_outputs
+from onnxprune.runtime.gates import Gated
+from onnxprune.runtime.session import Feeds, Session, keep_outputs, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.runtime.unrolled import unroll
 
 __all__ = ["Suffix", "make_suffix"]
 
-_OURS = "onnxprune/"  # how the names of masks and of what is lost begin
+_OURS = "onnxprune/"  # how the names of what the original has not got begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +81,11 @@ def make_suffix(
     -------
     Suffix
     """
-    delta = shortened(gated, trace.shapes)
+    delta = carried(shortened(gated, trace.shapes), trace.shapes)
+    keep_outputs(delta.gated.model, outputs)
     boundary, wanted = _crossing(delta, outputs, trace, room)
     if delta.known and sum(_bytes(trace, value) for value in boundary.values()) > room:
-        delta = Delta(gated, {}, {})
+        delta = Delta(gated, {}, {}, {})
         boundary, wanted = _crossing(delta, outputs, trace, room)
     if not wanted:
         return Suffix(None, {}, (), gated.feeds)
@@ -115,7 +117,7 @@ def _crossing(
 
 def _added(node: onnx.NodeProto) -> bool:
     """Whether the original has not got what a node gives."""
-    return any(name.startswith(NORM) for name in node.output)
+    return any(name.startswith(_OURS) for name in node.output)
 
 
 def _bytes(trace: Trace, value: str) -> float:
