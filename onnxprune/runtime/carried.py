@@ -19,8 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnxprune.model.scopes import values_read
 from onnxprune.runtime.delta import KNOWN, Delta, Few, Shapes
-from onnxprune.runtime.session import captured_values
 
 __all__ = ["carried"]
 
@@ -45,7 +45,7 @@ class _Normal:
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """A linear layer behind one: ``few`` is the value m C W, ``bias`` what every row is moved by."""
+    """A linear layer behind one: ``few`` is the value m C W, ``bias`` what each row is added."""
 
     normal: _Normal
     few: str
@@ -75,7 +75,8 @@ def carried(delta: Delta, shapes: Shapes) -> Delta:
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(walk.constants)
     known = {**delta.known, **{KNOWN + value: value for value in walk.known}}
-    return replace(delta, gated=replace(delta.gated, model=model), known=known)
+    gated = replace(delta.gated, model=model)
+    return replace(delta, gated=gated, known=known, carried=bool(walk.linear))
 
 
 class _Walk:
@@ -93,7 +94,7 @@ class _Walk:
         self.constants = [numpy_helper.from_array(np.array(1, np.float32), _ONE)]
 
     def step(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        reached = [n for n in (*node.input, *captured_values(node)) if n in self.changed]
+        reached = [n for n in values_read(node) if n in self.changed]
         if not reached:
             yield node
             return
@@ -191,4 +192,5 @@ class _Walk:
 
 
 def _other(node: onnx.NodeProto, value: str) -> str:
-    return next(name for name in node.input if name != value)
+    first, second = node.input
+    return str(second if first == value else first)

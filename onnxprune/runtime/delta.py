@@ -54,12 +54,15 @@ class Delta:
         What the first readers give in the original, fed back.
     few : mapping of value name to Few
         How results of linear layers differ from the original's.
+    carried : bool
+        Whether linear layers behind a normalization take off what is lost, too.
     """
 
     gated: Gated
     known: Mapping[str, str]
     few: Mapping[str, Few]
     _lost: Mapping[Axis, str]
+    carried: bool = False
 
     def feeds(self, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
         """Turn keep masks, of which each loses something, into feeds."""

@@ -48,11 +48,15 @@ class Suffix:
 
     def run(self, cache: Feeds, keeps: Mapping[Axis, Mask]) -> dict[str, NDArray[np.generic]]:
         """Run from cached boundary values; every gated axis must lose something."""
+        return self.feed({**cache, **self._masks(keeps)})
+
+    def feed(self, given: Feeds) -> dict[str, NDArray[np.generic]]:
+        """Run from boundary values and masks as the session takes them."""
         if self.session is None:
             return {}
         read = {value.name for value in self.session.inputs}  # no gate that a delta stands in for
-        masks = {name: mask for name, mask in self._masks(keeps).items() if name in read}
-        return self.session.run({**cache, **masks}, self.outputs)
+        wanted = {name: array for name, array in given.items() if name in read}
+        return self.session.run(wanted, self.outputs)
 
 
 def make_suffix(
@@ -62,6 +66,7 @@ def make_suffix(
     *,
     steady: bool = False,
     room: float = 1e18,
+    short: bool = True,
 ) -> Suffix:
     """Cut a gated model down to what its gates can change.
 
@@ -76,13 +81,18 @@ def make_suffix(
     room : float
         Bytes that what is cached may take, at the sizes of the trace; what does not fit is computed
         anew in every run.
+    short : bool
+        Whether first readers take off what is lost instead of being run again; the same must be
+        lost in all samples.
 
     Returns
     -------
     Suffix
     """
-    delta = carried(shortened(gated, trace.shapes), trace.shapes)
-    keep_outputs(delta.gated.model, outputs)
+    delta = Delta(gated, {}, {}, {})
+    if short:
+        delta = carried(shortened(gated, trace.shapes), trace.shapes)
+        keep_outputs(delta.gated.model, outputs)
     boundary, wanted = _crossing(delta, outputs, trace, room)
     if delta.known and sum(_bytes(trace, value) for value in boundary.values()) > room:
         delta = Delta(gated, {}, {}, {})

@@ -7,7 +7,7 @@ one batch at a time, for the samples that the channel is not silent on.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,18 +16,32 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.keeps import Mask, keep_masks
-from onnxprune.runtime.gates import gate
+from onnxprune.runtime.carried import carried
+from onnxprune.runtime.delta import shortened
+from onnxprune.runtime.gates import Gated, gate
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, batch_size, with_outputs
+from onnxprune.runtime.stacked import Stack, by_row, close, make_stack
 from onnxprune.runtime.suffix import Suffix, make_suffix
 from onnxprune.sensitivity.importance import activation_importance
 from onnxprune.sensitivity.levels import measured_levels
 from onnxprune.sensitivity.order import greedy_order
 from onnxprune.sensitivity.output import OutputChange
 from onnxprune.sensitivity.request import Request
-from onnxprune.sensitivity.silence import Exits, Heard, Removals, exits_of, heard, rows_of
+from onnxprune.sensitivity.silence import (
+    Exits,
+    Heard,
+    Outputs,
+    Removals,
+    exits_of,
+    heard,
+    rows_of,
+)
 from onnxprune.sensitivity.values import GroupSensitivity
 
-__all__ = ["Measurer"]
+__all__ = ["FEW", "Measurer"]
+
+FEW = 4  # samples that are too few to fill a run
+_ROWS = 32  # that are enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +49,13 @@ class _Prepared:
     """One group's suffix, and what gives the activations that cross into it.
 
     ``exits`` says where the group can be seen to be silent, ``original`` gives what is read there.
+    ``rows`` are the gates where each row can have a mask of its own: samples are few.
     """
 
     suffix: Suffix
     original: Session | None
     exits: Exits | None
+    rows: Gated | None
 
     def values(self, feed: Feeds) -> Feeds:
         """Run the original as far as is needed."""
@@ -69,7 +85,9 @@ class Measurer:
             for name in self.view.inputs
         )
         traced = (*self.trace.shapes[next(iter(fit[0]))], 1)[0]
-        self.scale = max(map(batch_size, (*fit, *select))) / max(traced, 1)
+        self.few = len(fit) == 1 and batch_size(fit[0]) <= FEW
+        sizes = map(batch_size, (*fit, *select))
+        self.scale = max(*sizes, _ROWS if self.few else 1) / max(traced, 1)
         self.runs = 0
 
     def group(self, number: int, seconds: float) -> tuple[GroupSensitivity, int]:
@@ -105,7 +123,17 @@ class Measurer:
         gated = gate(self.view, self.trace, self.coupling, axes)
         gated = replace(gated, model=with_outputs(gated.model, self.outputs))
         room = self.asked.memory / self.scale
-        suffix = make_suffix(gated, self.outputs, self.trace, steady=self.steady, room=room)
+        rows = None
+        if self.few and not carried(shortened(gated, self.trace.shapes), self.trace.shapes).carried:
+            rows = by_row(self.view, gated, self.trace)
+        suffix = make_suffix(
+            rows or gated,
+            self.outputs,
+            self.trace,
+            steady=self.steady,
+            room=room,
+            short=rows is None,
+        )
         exits = exits_of(self.view, self.coupling, group)
         read = [a.value for places in (exits or {}).values() for a in places]
         if sum(4 * np.prod(self.trace.shapes[name]) for name in set(read)) > room:
@@ -113,7 +141,7 @@ class Measurer:
         inner = dict.fromkeys([*suffix.boundary.values(), *read])
         wanted = [name for name in inner if name not in self.view.inputs]
         original = Session(with_outputs(self.view.real, wanted)) if wanted else None
-        return _Prepared(suffix, original, exits)
+        return _Prepared(suffix, original, exits, rows)
 
     def exits(self, group: Group) -> list[Feeds]:
         """Return what the group's exits read in the original, as far as a run can show it."""
@@ -129,18 +157,54 @@ class Measurer:
         self, ready: _Prepared, group: Group, deadline: float
     ) -> Iterator[NDArray[np.float32]]:
         """Yield each batch's change vectors of all channels, while time allows."""
-        masks = [self.masks(group, [channel]) for channel in range(group.size)]
+        masks = {channel: self.masks(group, [channel]) for channel in range(group.size)}
         for number, feed in enumerate(self.batches.fit):
             start, rows = time.monotonic(), []
-            removals, loud = self.removals(ready, group, number, feed)
-            for channel, mask in enumerate(masks):
-                outputs = removals.without(mask, None if loud is None else loud[:, channel])
+            found = self.removed(ready, group, number, feed, masks)
+            for mask, outputs in zip(masks.values(), found, strict=True):
                 rows.append(self.fit.vector(number, outputs, mask))
                 self.runs += 1
                 whole = (time.monotonic() - start) * group.size / len(rows)
                 if start + whole > deadline and len(rows) < group.size:
                     return
             yield np.stack(rows)
+
+    def removed(
+        self,
+        ready: _Prepared,
+        group: Group,
+        number: int,
+        feed: Feeds,
+        masks: Mapping[int, Mapping[Axis, Mask]],
+    ) -> Iterator[Outputs]:
+        """Yield the outputs of a batch with each channel gone; those that are missing stay."""
+        cuts = [*masks.values()]
+        stack = self.stack(ready, feed, cuts)
+        if stack is not None:
+            for first in range(0, len(cuts), stack.count):
+                yield from stack.run(cuts[first : first + stack.count])
+            return
+        removals, loud = self.removals(ready, group, number, feed)
+        for channel, mask in masks.items():
+            yield removals.without(mask, None if loud is None else loud[:, channel])
+
+    def stack(
+        self, ready: _Prepared, feed: Feeds, cuts: Sequence[Mapping[Axis, Mask]]
+    ) -> Stack | None:
+        """Stack channels where samples are few, if samples do not see one another."""
+        if ready.rows is None or ready.suffix.session is None or len(cuts) < 2:
+            return None
+        count = min(_ROWS // batch_size(feed), len(cuts))
+        seen = self.view, ready.rows, ready.suffix, self.trace
+        stack = make_stack(*seen, ready.values, feed, count)
+        if stack is None:
+            return None
+        alone = ready.suffix.run(ready.suffix.cache(ready.values(feed)), cuts[count - 1])
+        try:
+            last = stack.run(cuts[:count])[-1]
+        except RunFailedError:
+            return None
+        return stack if all(close(last[name], array) for name, array in alone.items()) else None
 
     def removals(
         self, ready: _Prepared, group: Group, number: int, feed: Feeds

@@ -14,9 +14,10 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
 from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.stacked import close
 from onnxprune.runtime.suffix import Suffix
 
-__all__ = ["Exits", "Heard", "Removals", "exits_of", "heard", "rows_of", "same_rows"]
+__all__ = ["Exits", "Heard", "Outputs", "Removals", "exits_of", "heard", "rows_of", "same_rows"]
 
 Array = NDArray[np.generic]
 Outputs = Mapping[str, Array]
@@ -25,7 +26,6 @@ Exits = Mapping[int, tuple[Axis, ...]]
 
 # Where a weight's slice is only ever multiplied by the channel of the other operand.
 _PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_CLOSE = 1e-3  # of the largest number; samples that see one another differ by far more
 
 
 def exits_of(view: View, coupling: Coupling, group: Group) -> Exits | None:
@@ -165,5 +165,4 @@ def same_rows(some: Array, whole: Array, picks: Heard) -> bool:
     """Say whether an array is some rows of another, but for rounding."""
     if not whole.ndim or len(whole) != len(picks) or some.shape != whole[picks].shape:
         return False
-    a, b = (np.nan_to_num(np.asarray(array, np.float64)) for array in (some, whole[picks]))
-    return bool(np.abs(a - b).max(initial=0.0) <= _CLOSE * np.abs(b).max(initial=0.0))
+    return close(some, whole[picks])

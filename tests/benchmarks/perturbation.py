@@ -1,17 +1,17 @@
 """Exact perturbation against a session per channel: how fast.
 
-    python tests/benchmarks/perturbation.py [--nets NAME ...] [--rounds 3]
+    python tests/benchmarks/perturbation.py [--nets NAME ...] [--rounds 3] [--samples 32]
 
 Networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer with random
-weights, 32 samples, all channels. Both ways are timed on random channels of every group, one after
-the other in random order, and extrapolated to all channels; what a group takes once (sessions,
-cached activations) counts for the fast way. Naive is: edit the weights, make a session, run it.
-One thread, process CPU time, medians over rounds. Columns: ``all run``, the ratio when samples that
-a channel is silent on are run all the same; ``heard``, the share of (channel, sample) pairs that
-are run; ``limit``, what the removals cannot do without over the time taken: multiply-accumulates of
-what lies downstream, of the first readers one channel's share, at the peak of matrix products that
-is measured in the same round; ``no pad``, the same without products with padding, which small maps
-here do without.
+weights, 32 samples unless told otherwise, all channels. Both ways are timed on random channels of
+every group, one after the other in random order, and extrapolated to all channels; what a group
+takes once (sessions, cached activations) counts for the fast way. Naive is: edit the weights, make
+a session, run it. One thread, process CPU time, medians over rounds. Columns: ``all run``, the
+ratio when samples that a channel is silent on are run all the same, and channels one by one where
+samples are few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``, what the
+removals cannot do without over the time taken: multiply-accumulates of what lies downstream, of
+the first readers one channel's share, at the peak of matrix products that is measured in the same
+round; ``no pad``, the same without products with padding, which small maps here do without.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from onnxprune.model.view import Node
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
-from onnxprune.sensitivity.measurer import Measurer
+from onnxprune.sensitivity.measurer import FEW, Measurer
 from onnxprune.sensitivity.request import Batches, Request
 from tests.nets import Net
 
@@ -45,9 +45,19 @@ def fast(
     measuring: Measurer, number: int, channels: list[int], *, skip: bool
 ) -> tuple[float, float]:
     """CPU seconds of all channels of a group, from those of a few, and how many samples ran."""
+    measuring.few = skip and sum(map(batch_size, measuring.batches.fit)) <= FEW
     group = measuring.asked.groups[number]
-    ready, cached = [], []
+    ready, cached, stacks = [], [], []
     once = seconds(lambda: ready.append(measuring.prepare(group)))
+    every = sum(batch_size(feed) for feed in measuring.batches.fit)
+    cuts = [measuring.masks(group, [channel]) for channel in range(group.size)]
+    once += seconds(
+        lambda: stacks.append(measuring.stack(ready[0], measuring.batches.fit[0], cuts))
+    )
+    if stacks[0] is not None:
+        count = stacks[0].count
+        spent = seconds(lambda: [measuring.fit.vector(0, o) for o in stacks[0].run(cuts[:count])])
+        return once + spent * -(-group.size // count), float(every * group.size)
     for batch, feed in enumerate(measuring.batches.fit):
         once += seconds(
             lambda b=batch, f=feed: cached.append(measuring.removals(ready[0], group, b, f))
@@ -61,7 +71,6 @@ def fast(
 
     one(channels[0])  # the first run allocates
     spent = float(np.mean([seconds(lambda c=c: one(c)) for c in channels]))
-    every = sum(batch_size(feed) for feed in measuring.batches.fit)
     heard = [float(every * group.size) if loud is None else loud.sum() for _, loud in cached]
     return once + spent * group.size, sum(heard)
 
@@ -163,9 +172,10 @@ def speed_row(problem: Problem, rounds: int, rng: np.random.Generator) -> str:
     )
 
 
-def speed(names: list[str], rounds: int) -> Iterator[str]:
+def speed(names: list[str], rounds: int, samples: int) -> Iterator[str]:
+    first = f"{samples} samples"
     yield (
-        f"{'32 samples':12} {'chan.':>6} {'grp':>4} {'naive*':>10} {'exact*':>9} {'ratio':>7}"
+        f"{first:12} {'chan.':>6} {'grp':>4} {'naive*':>10} {'exact*':>9} {'ratio':>7}"
         f" (range)    all run {'heard':>6} {'limit':>6} {'no pad':>6} {'passes':>7}"
     )
     rng = np.random.default_rng(0)
@@ -175,7 +185,7 @@ def speed(names: list[str], rounds: int) -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(make(), path)
-            problem = look(make.__name__, path, None, 32)
+            problem = look(make.__name__, path, None, samples)
         yield speed_row(problem, rounds, rng)
     yield f"* extrapolated from random channels of every group and round: {_CHANNELS}"
 
@@ -184,9 +194,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nets", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=32)
     given = parser.parse_args()
     print(f"onnxruntime {RUNTIME_VERSION}, one thread, CPU time")
-    for line in speed(given.nets, given.rounds):
+    for line in speed(given.nets, given.rounds, given.samples):
         print(line, flush=True)
 
 

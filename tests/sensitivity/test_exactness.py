@@ -15,8 +15,8 @@ from tests.sensitivity.random_nets import random_net
 _SAMPLES = 6
 
 
-def measurer(found, **choices):
-    fit = list(found.samples.feeds(np.arange(_SAMPLES), 4))
+def measurer(found, samples=_SAMPLES, **choices):
+    fit = list(found.samples.feeds(np.arange(samples), 4))
     return Measurer(
         Request(
             view=found.view,
@@ -34,11 +34,10 @@ def fast_scores(measuring, group, channels):
     """Relative squared changes of some channels."""
     ready = measuring.prepare(group)
     scores = np.zeros(len(channels))
+    masks = {channel: measuring.masks(group, [channel]) for channel in channels}
     for number, feed in enumerate(measuring.batches.fit):
-        removals, loud = measuring.removals(ready, group, number, feed)
-        for place, channel in enumerate(channels):
-            heard = None if loud is None else loud[:, channel]
-            found = removals.without(measuring.masks(group, [channel]), heard)
+        removed = measuring.removed(ready, group, number, feed, masks)
+        for place, found in enumerate(removed):
             change = measuring.fit.vector(number, found).astype(np.float64)
             scores[place] += (change**2).sum()
     return scores
@@ -73,6 +72,53 @@ def test_random_graphs(seed, tmp_path):
     for group in measuring.asked.groups:
         channels = range(min(group.size, 5))
         assert_equal_to_a_session_per_channel(found, measuring, group, channels)
+
+
+def assert_equal_one_by_one(found, measuring, monkeypatch):
+    """Few samples, stacked where they can be: return the groups where they were."""
+    stacked = []
+    for group in measuring.asked.groups:
+        masks = {c: measuring.masks(group, [c]) for c in range(min(group.size, 14))}
+        ready, (feed,) = measuring.prepare(group), measuring.batches.fit
+        if measuring.stack(ready, feed, [*masks.values()]) is not None:
+            stacked.append(group)
+        fast = fast_scores(measuring, group, masks)
+        with monkeypatch.context() as patch:
+            patch.setattr(measuring, "stack", lambda *_: None)
+            slow = fast_scores(measuring, group, masks)
+        np.testing.assert_allclose(fast, slow, rtol=2e-4, atol=1e-11, err_msg=group.name)
+    return stacked
+
+
+@pytest.mark.parametrize("name", sorted(nets.DATA))
+def test_few_samples_are_stacked(name, monkeypatch):
+    """But not where units are recurrent, nor where a normalization carries what is lost."""
+    measuring = measurer(nets.digits(name), samples=3)
+    stacked = assert_equal_one_by_one(nets.digits(name), measuring, monkeypatch)
+    if name in {"digits_lstm", "digits_gru"}:
+        assert not stacked
+    elif name == "digits_vit":
+        names = {g.name for g in stacked}
+        assert "/layers/layers.2/think/think.1/MatMul" in names, "no linear layer behind it"
+        assert "/layers/layers.1/think/think.1/MatMul" not in names
+    else:
+        assert stacked == [*measuring.asked.groups]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_few_samples_of_random_graphs(seed, tmp_path, monkeypatch):
+    found = nets.look(random_net(seed), tmp_path, samples=8)
+    assert_equal_one_by_one(found, measurer(found, samples=2), monkeypatch)
+
+
+def test_samples_that_see_one_another_behind_the_gates_stay_apart(tmp_path, monkeypatch):
+    """What is measured of two samples hangs on both: no other may stand beside them."""
+    net = nets.Net(41)
+    y = net.op("Relu", net.op("Gemm", "x", net.weight(8, 6), net.weight(6)))
+    y = net.op("Gemm", y, net.weight(6, 3))
+    y = net.op("Div", y, net.op("ReduceL2", y, axes=[0], keepdims=1))
+    found = nets.look(net.model({"x": ("N", 8)}, y), tmp_path)
+    assert not assert_equal_one_by_one(found, measurer(found, samples=3), monkeypatch)
 
 
 @pytest.mark.parametrize("memory", [1, 3_000, 30_000])
