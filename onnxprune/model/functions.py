@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.model.domains import Key, called, defined, versions_of
 from onnxprune.model.scopes import bodies_of, graphs_of, numbered_nodes
 
 __all__ = ["Call", "Expansion", "expand", "first_output"]
-
-_Key = tuple[str, str, str]  # domain, name, overload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +29,7 @@ class Call:
     """
 
     node: onnx.NodeProto
-    function: _Key | None
+    function: Key | None
     own: Mapping[int, str]
     inner: tuple["Call", ...]
 
@@ -89,8 +88,8 @@ def expand(model: onnx.ModelProto) -> Expansion:
     del flat.graph.node[:], flat.functions[:]
     flat.graph.node.extend(nodes)
     _import_opsets(flat, expander.used)
-    left = {_key(node) for node in numbered_nodes(flat)}
-    kept = [f for f in model.functions if _name(f) in left]
+    left = {called(node) for node in numbered_nodes(flat)}
+    kept = [f for f in model.functions if defined(f) in left]
     flat.functions.extend(model.functions if kept else ())
     return Expansion(model, flat, tuple(calls))
 
@@ -109,13 +108,13 @@ class _Frame:
 
 class _Expander:
     def __init__(self, model: onnx.ModelProto) -> None:
-        versions = _versions(model.opset_import)
+        versions = versions_of(model.opset_import)
         self.functions = {
-            _name(f): f
+            defined(f): f
             for f in model.functions
-            if all(versions.get(d, v) == v for d, v in _versions(f.opset_import).items())
+            if all(versions.get(d, v) == v for d, v in versions_of(f.opset_import).items())
         }
-        self.used: dict[_Key, onnx.FunctionProto] = {}
+        self.used: dict[Key, onnx.FunctionProto] = {}
         self.taken = {v for g in graphs_of(model.graph) for n in g.node for v in n.output}
 
     def nodes(
@@ -126,7 +125,7 @@ class _Expander:
         calls: list[Call] = []
         for node in given:
             copy = self._copy(node, frame)
-            function = self.functions.get(_key(node))
+            function = self.functions.get(called(node))
             if function is not None:
                 nodes, call = self._call(copy, function)
                 made.extend(nodes)
@@ -142,7 +141,7 @@ class _Expander:
     def _call(
         self, node: onnx.NodeProto, function: onnx.FunctionProto
     ) -> tuple[list[onnx.NodeProto], Call]:
-        self.used[_name(function)] = function
+        self.used[defined(function)] = function
         frame = self._frame(node, function)
         made = [
             onnx.helper.make_node("Identity", [frame.name(name)], [out])
@@ -154,14 +153,14 @@ class _Expander:
         for place, given in enumerate(function.node):
             named = onnx.NodeProto()
             named.CopyFrom(given)
-            if not given.name and _key(given) in self.functions:
+            if not given.name and called(given) in self.functions:
                 named.name = f"{given.op_type}_{place}"  # what its inner values are named after
             nodes, calls = self.nodes([named], frame)
             made.extend(nodes)
             inner.extend(calls)
             if not calls:
                 own[place] = first_output(nodes[0])
-        return made, Call(node, _name(function), own, tuple(inner))
+        return made, Call(node, defined(function), own, tuple(inner))
 
     def _frame(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> _Frame:
         prefix = f"{node.name or first_output(node)}/"
@@ -219,26 +218,10 @@ def _rename(node: onnx.NodeProto, frame: _Frame) -> None:
             _rename(inner, frame)
 
 
-def _import_opsets(model: onnx.ModelProto, used: Mapping[_Key, onnx.FunctionProto]) -> None:
-    known = _versions(model.opset_import)
+def _import_opsets(model: onnx.ModelProto, used: Mapping[Key, onnx.FunctionProto]) -> None:
+    known = versions_of(model.opset_import)
     for function in used.values():
-        for domain, version in _versions(function.opset_import).items():
+        for domain, version in versions_of(function.opset_import).items():
             if domain not in known:
                 known[domain] = version
                 model.opset_import.append(onnx.helper.make_opsetid(domain, version))
-
-
-def _versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {_domain(o.domain): o.version for o in imports}
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _key(node: onnx.NodeProto) -> _Key:
-    return (_domain(node.domain), node.op_type, node.overload)
-
-
-def _name(function: onnx.FunctionProto) -> _Key:
-    return (_domain(function.domain), function.name, function.overload)

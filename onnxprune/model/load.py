@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, helper
 
 from onnxprune.errors import InputError
+from onnxprune.model.domains import Key, called, defined, opset_of
 from onnxprune.model.external import external_files, is_external
 from onnxprune.model.sniff import HEAD_BYTES, foreign_kind
 from onnxprune.model.tensors import check_tensor, iter_graphs, iter_nodes, iter_tensors
@@ -22,12 +23,9 @@ from onnxprune.runtime.session import RunFailedError, Session
 __all__ = ["Model", "load"]
 
 _IN_MEMORY = Path("<model in memory>")
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_NODES = 1_000_000  # after functions are expanded; real models have some 10,000
 _LARGEST_FILE = 2**31 - 1  # bytes that protobuf parses
 _VERSIONS = {"IR version": range(3, 100), "opset": range(7, 200)}
-
-_Function = tuple[str, str, str]  # domain, name, overload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +56,6 @@ class Model:
     def runnable(self) -> Path | onnx.ModelProto:
         """What a session is made of: the file, where there is one, finds its external data."""
         return self.path if self.on_disk else self.proto
-
-    @property
-    def opset(self) -> int:
-        """Version of the default operator set."""
-        return _opset(self.proto)
 
 
 def load(source: Path | onnx.ModelProto) -> Model:
@@ -167,13 +160,8 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     return proto
 
 
-def _opset(proto: onnx.ModelProto) -> int:
-    imports = proto.opset_import
-    return max((o.version for o in imports if o.domain in _DEFAULT_DOMAINS), default=1)
-
-
 def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
-    for what, version in (("IR version", proto.ir_version), ("opset", _opset(proto))):
+    for what, version in (("IR version", proto.ir_version), ("opset", opset_of(proto))):
         if version < _VERSIONS[what].start or _loads(what, version):
             continue
         newest = _newest(what)
@@ -214,9 +202,9 @@ def _loads(what: str, version: int) -> bool:
 
 def _check_size(path: Path, proto: onnx.ModelProto) -> None:
     """Count the nodes that functions expand to; 30 lines can ask for 2^30 of them."""
-    calls: dict[_Function, Counter[_Function]] = {}
+    calls: dict[Key, Counter[Key]] = {}
     for function in proto.functions:  # of two with one name, the sum: whichever one is taken
-        name = _key(function.domain, function.name, function.overload)
+        name = defined(function)
         calls[name] = calls.get(name, Counter()) + _calls(function.node)
     inner = {name: [callee for callee in found if callee in calls] for name, found in calls.items()}
     try:
@@ -224,7 +212,7 @@ def _check_size(path: Path, proto: onnx.ModelProto) -> None:
     except CycleError as error:
         msg = f"{path}: function {error.args[1][0][1]!r:.80} calls itself, so it never ends"
         raise InputError(msg) from error
-    sizes: dict[_Function, int] = {}
+    sizes: dict[Key, int] = {}
     for name in order:
         sizes[name] = 1 + sum(sizes.get(callee, 1) * n for callee, n in calls[name].items())
     total = len(proto.graph.node)  # 20 MB can hold ten million empty nodes: look no closer
@@ -258,9 +246,5 @@ def _names(proto: onnx.ModelProto) -> Iterator[Iterable[str | bytes]]:
     yield (tensor.name for tensor in iter_tensors(proto))
 
 
-def _calls(nodes: Iterable[onnx.NodeProto]) -> Counter[_Function]:
-    return Counter(_key(n.domain, n.op_type, n.overload) for n in iter_nodes(nodes))
-
-
-def _key(domain: str, name: str, overload: str) -> _Function:
-    return ("" if domain == "ai.onnx" else domain, name, overload)
+def _calls(nodes: Iterable[onnx.NodeProto]) -> Counter[Key]:
+    return Counter(called(n) for n in iter_nodes(nodes))

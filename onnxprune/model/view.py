@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from onnxprune.model.domains import opset_of, short
 from onnxprune.model.scopes import Scope, find_scopes
 from onnxprune.model.sparse import dense
 from onnxprune.model.tensors import to_array
@@ -19,7 +20,6 @@ from onnxprune.model.upcast import upcast
 __all__ = ["Body", "Edge", "Node", "Use", "View", "build_view"]
 
 Array = NDArray[np.generic]
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 _CONSTANT_FIELDS = {
     "value_float": np.float32,
     "value_floats": np.float32,
@@ -213,11 +213,10 @@ def build_view(model: onnx.ModelProto, base: Path) -> View:
                 if (value := scope.names.get(name, name)) in tensors:
                     edges[value].append(Edge(index, slot))
     names = _split_uses(tensors, edges)
-    opset = max((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAINS), default=1)
     return View(
         model=model,
         base=base,
-        opset=opset,
+        opset=opset_of(model),
         nodes=tuple(_nodes(scopes, tensors, names)),
         scopes=scopes,
         uses=dict(_uses(tensors, edges, names)),
@@ -233,7 +232,7 @@ def _constants(scope: Scope, base: Path) -> Iterator[tuple[str, onnx.TensorProto
     for sparse in scope.graph.sparse_initializer:
         yield scope.names[sparse.values.name], dense(sparse, base)
     for node in scope.graph.node:
-        if node.op_type == "Constant" and node.domain in _DEFAULT_DOMAINS and node.attribute:
+        if node.op_type == "Constant" and not short(node.domain) and node.attribute:
             value, attribute = scope.names[node.output[0]], node.attribute[0]
             if attribute.name == "value":
                 yield value, attribute.t
@@ -290,7 +289,7 @@ def _nodes(
                 index,
                 scope.nodes[place],
                 proto.op_type,
-                "" if proto.domain in _DEFAULT_DOMAINS else proto.domain,
+                short(proto.domain),
                 tuple(names.get(Edge(index, slot), value) for slot, value in enumerate(inputs)),
                 outputs,
                 _attributes(proto),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.model.domains import Key, defined
 from onnxprune.model.functions import Call, Expansion, first_output
 
 __all__ = ["Collapsed", "collapse"]
@@ -60,16 +61,13 @@ class _Collapsing:
         self.expansion, self.cut = expansion, cut
         self.before = {first_output(n): n for n in expansion.model.graph.node}
         self.after = {first_output(n): n for n in cut.graph.node}
-        self.functions = {
-            (f.domain if f.domain != "ai.onnx" else "", f.name, f.overload): f
-            for f in expansion.source.functions
-        }
+        self.functions = {defined(f): f for f in expansion.source.functions}
         self.kept: set[int] = set()
-        self.edited: dict[tuple[str, str, str], _Edits] = {}
+        self.edited: dict[Key, _Edits] = {}
 
     def judge(self) -> None:
         """Find the functions that can be changed themselves, and then the calls that stay."""
-        edits: dict[tuple[str, str, str], list[_Edits]] = defaultdict(list)
+        edits: dict[Key, list[_Edits]] = defaultdict(list)
         for call in _every(self.expansion.calls):
             if call.function is not None:
                 edits[call.function].append(self._edits(call))
@@ -91,7 +89,7 @@ class _Collapsing:
                 found[place] = tuple(a.SerializeToString() for a in new.attribute)
         return found
 
-    def _sayable(self, function: tuple[str, str, str], edits: _Edits) -> bool:
+    def _sayable(self, function: Key, edits: _Edits) -> bool:
         """Whether attributes alone say it, none of which the caller gives."""
         nodes = self.functions[function].node
         return all(
@@ -170,7 +168,7 @@ class _Collapsing:
         lost = self._lost()
         return [f for f, key in zip(made, self.functions, strict=True) if key not in lost]
 
-    def _lost(self) -> set[tuple[str, str, str]]:
+    def _lost(self) -> set[Key]:
         calls = list(_every(self.expansion.calls))
         every = {call.function for call in calls if call.function is not None}
         alive = {call.function for call in _every([c for c in calls if id(c) in self.kept])}

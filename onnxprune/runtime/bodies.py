@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from onnxprune.model.domains import short
 from onnxprune.model.scopes import Scope, bodies_of, values_read
 from onnxprune.model.view import Node
 from onnxprune.runtime.session import RunFailedError
@@ -45,7 +46,7 @@ def count_turns(graph: onnx.GraphProto) -> list[str]:
     """Let every Loop of a graph give out its turns (the graph is changed), and name the outputs."""
     found = []
     for place, node in enumerate(graph.node):
-        if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
+        if node.op_type == "Loop" and not short(node.domain):
             body = dict(bodies_of(node))["body"]
             inner = f"{turn_output(place)}/inner"
             body.node.append(helper.make_node("Identity", [body.input[0].name], [inner]))
