@@ -1,12 +1,14 @@
 """One small export of every route: cut group by group, together and to a share of the MACs."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from tests.zoo.check import AIM, Row, check, summary
 
-SMALL = Path(__file__).parent / "zoo" / "small"
+ZOO = Path(__file__).parent / "zoo"
+SMALL = ZOO / "small"
 GROUPS = {
     "graph_attention.ts": 2,
     "j_depthwise.jax": 2,
@@ -27,6 +29,17 @@ GROUPS = {
 
 def test_every_route_is_here():
     assert {path.stem for path in SMALL.glob("*.onnx")} == GROUPS.keys()
+
+
+def test_no_network_of_timm_is_lost():
+    """They need packages that the suite lacks, and some went unnoticed once."""
+    tables = {
+        node.target.id: node.value
+        for node in ast.parse((ZOO / "timm_nets.py").read_text("utf-8")).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    count = sum(len(table.keys) for table in tables.values() if isinstance(table, ast.Dict))
+    assert f"{count} networks of timm and torchvision" in (ZOO / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", GROUPS)
