@@ -1,5 +1,6 @@
 """What a model wants to be fed, and with which sizes."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +22,7 @@ __all__ = [
     "resolve_shapes",
 ]
 
+_NAMELESS = ("none", "null", "unk", "unknown")
 _LARGEST_INPUT = 4_000_000_000  # bytes
 
 Dim: TypeAlias = str | tuple[str, int]
@@ -97,8 +99,9 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    # Some exporters write 0 or -1 where they mean dynamic.
-    return dim.dim_value if dim.dim_value > 0 else dim.dim_param or None
+    # Some exporters write 0 or -1 where they mean dynamic, or a "name" such as "?", "-1" or "None".
+    named = re.search(r"[A-Za-z]", dim.dim_param) and dim.dim_param.lower() not in _NAMELESS
+    return dim.dim_value if dim.dim_value > 0 else dim.dim_param if named else None
 
 
 def resolve_shapes(

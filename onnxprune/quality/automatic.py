@@ -7,12 +7,12 @@ from onnxprune.runtime.trace import Trace
 
 __all__ = ["class_axis", "guess"]
 
-_SCORES = re.compile(
-    r"logit|prob|score|class|label|pred|softmax|output|dense|identity|partitionedcall|^y$|^\d+$",
-    re.IGNORECASE,
-)
+_SCORES = re.compile(r"logit|prob|score|class|label|pred|softmax", re.IGNORECASE)
+# Names that exporters give to class scores, but to anything else, too.
+_VAGUE = re.compile(r"output|dense|identity|partitionedcall|^y$|^\d+$", re.IGNORECASE)
 _FEATURES = re.compile(r"embed|hidden|feature|state(?!ful)|pool", re.IGNORECASE)
 _MASKS = re.compile(r"mask|segm|semantic", re.IGNORECASE)
+_FEATURE_MAKERS = ("LayerNormalization", "LpNormalization", "Relu", "Tanh")
 _SOFT = ("Softmax", "LogSoftmax")
 
 
@@ -58,7 +58,18 @@ def class_axis(view: View, trace: Trace, output: str) -> int:
 
 def _scores(view: View, output: str) -> bool:
     behind = any(node.op_type in _SOFT for node in _makers(view, output))
-    return behind or bool(_SCORES.search(output) and not _FEATURES.search(output))
+    named = _SCORES.search(output) or (_VAGUE.search(output) and not _is_feature(view, output))
+    return behind or bool(named and not _FEATURES.search(output))
+
+
+def _is_feature(view: View, output: str) -> bool:
+    """What comes out of an activation, or is divided by its own norm, is no score of a class."""
+    for node in _makers(view, output):
+        if node.op_type == "Div" and not any(view.is_constant(v) for v in node.inputs):
+            whole = view.producers.get(node.inputs[0])
+            return whole is None or whole.op_type != "Exp"  # a Softmax written out
+        return node.op_type in _FEATURE_MAKERS
+    return False
 
 
 def _dense(view: View, trace: Trace, output: str) -> bool:

@@ -61,6 +61,13 @@ class TestInputSpecs:
         model = model_of(helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, 4]))
         assert input_specs(model)[0].shape == (None, 4)
 
+    @pytest.mark.parametrize("name", ["?", "-1", "*", "None", "unk"])
+    def test_names_that_mean_no_name_are_none(self, name):
+        model = model_of(
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [name, 3, name, "w"])
+        )
+        assert input_specs(model)[0].shape == (None, 3, None, "w")
+
     def test_bfloat16_and_strings_have_a_dtype(self):
         model = model_of(
             helper.make_tensor_value_info("b", TensorProto.BFLOAT16, [1]),

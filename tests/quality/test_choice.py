@@ -60,6 +60,26 @@ def test_softmax_needs_no_name(last, tmp_path):
     assert guessed(tmp_path, "z", last=last) == "agreement"
 
 
+@pytest.mark.parametrize("last", ["Relu", "Tanh", "LpNormalization"])
+def test_features_with_a_name_that_says_nothing(last, tmp_path):
+    assert guessed(tmp_path, "250", last=last) == "relative_l2"
+    assert guessed(tmp_path, "logits", last=last) == "agreement"
+
+
+@pytest.mark.parametrize(
+    ("first", "metric"), [("Identity", "relative_l2"), ("Exp", "agreement")], ids=str
+)
+def test_features_over_their_norm_and_softmax_written_out(first, metric, tmp_path):
+    net = nets.Net()
+    y = net.op(first, net.op("Gemm", "x", net.weight(8, 10)))
+    how = "ReduceSum" if first == "Exp" else "ReduceL2"
+    axes = [net.const(np.array([1]))] if first == "Exp" else []
+    net.op("Div", y, net.op(how, y, *axes, **({} if axes else {"axes": [1]})))
+    net.nodes[-1].output[0] = output = "output"
+    view, seen, _ = looked(net, tmp_path, output)
+    assert guess(view, seen, output) == metric
+
+
 @pytest.mark.parametrize("shape", [(5, 10), (1,), (3, 4, 4), (4, 4)])
 def test_other_ranks_and_single_scores_are_no_classes(shape, tmp_path):
     assert guessed(tmp_path, "logits", shape) == "relative_l2"
