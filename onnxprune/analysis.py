@@ -18,6 +18,7 @@ from onnxprune.errors import InputError
 from onnxprune.feeding import DEADLINE, look_first
 from onnxprune.layers.branches import StandIn, without
 from onnxprune.model.cost import CostModel
+from onnxprune.model.direct import read_directly
 from onnxprune.model.external import is_external
 from onnxprune.model.functions import Expansion, expand
 from onnxprune.model.load import Model, load
@@ -146,7 +147,7 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
     progress.stage("load")
     model = load(source)
     specs = input_specs(model.proto)
-    expansion = expand(in_order(_embedded(model)))
+    expansion = expand(read_directly(in_order(_embedded(model)), model.path))
     view = build_view(expansion.model, model.path)
     progress.stage("couple")
     feeding = look_first(model, view, specs, options, progress)

@@ -14,6 +14,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits
 from onnxprune.layers.branches import dead_nodes
 from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.functions import first_output
 from onnxprune.model.peak import peak_activations
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.view import build_view
@@ -273,8 +274,11 @@ def _added(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _gone(found: Analysis) -> tuple[str, ...]:
-    """Name the nodes that went with whole branches."""
-    return tuple(n.name for n in dead_nodes(found.original.view, found.view.model))
+    """Name the nodes that went with whole branches, or as states are read where they are made."""
+    left = {first_output(node) for node in found.expansion.source.graph.node}
+    before = found.model.proto.graph.node
+    joins = [n.name or first_output(n) for n in before if first_output(n) not in left]
+    return (*joins, *(n.name for n in dead_nodes(found.original.view, found.view.model)))
 
 
 def _changes(
