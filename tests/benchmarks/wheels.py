@@ -71,9 +71,19 @@ def _sentence_encoder(folder: Path, target: Path) -> None:
     from transformers import AutoModel
 
     weights = next(folder.rglob("model.safetensors")).parent
-    model = AutoModel.from_pretrained(weights, attn_implementation="eager").eval()
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = AutoModel.from_pretrained(weights, attn_implementation="eager")
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.bert(input_ids=ids, attention_mask=mask)[0]
+            weight = mask[..., None].to(states.dtype)
+            return (states * weight).sum(1) / weight.sum(1)
+
     given = (torch.ones(1, 32, dtype=torch.int64),) * 2
-    _torch_export(model, given, ["input_ids", "attention_mask"], target)
+    _torch_export(Encoder().eval(), given, ["input_ids", "attention_mask"], target)
 
 
 def _torch_export(model: object, given: tuple[object, ...], names: list[str], target: Path) -> None:
@@ -99,6 +109,13 @@ def silero_window(count: int, part: str) -> make.Feeds:
         "state": np.zeros((count, 2, 1, 128), np.float32),
         "sr": np.full(count, make.RATE, np.int64),
     }
+
+
+def pitch_waves(count: int, part: str) -> make.Feeds:
+    """Make half a second per sample, and the range that a voice is looked for in."""
+    wave = make.windows(part, count, 8000, 4000)[:, None]
+    low, high = (np.full(count, hertz, np.float32) for hertz in (46.875, 2093.75))
+    return {"audio": wave, "fmin": low, "fmax": high}
 
 
 # What makes the inputs: a voice, and the word pieces of a language model.
@@ -168,7 +185,7 @@ WHEELS = {
     "nudenet": Wheel(
         "nudenet==3.4.2", "320n.onnx", make.photos("images", (160, 160), (0.0,), (1.0,))
     ),
-    "pitch": Wheel("swift-f0==0.3.0", "model.onnx", make.waves("audio", 8000, 4000)),
+    "pitch": Wheel("swift-f0==0.3.0", "model.onnx", pitch_waves),
     "notes": Wheel(
         "basic-pitch==0.4.0",
         "nmp.onnx",
