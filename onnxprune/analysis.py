@@ -46,7 +46,7 @@ class Analysis:
     ----------
     model : Model
     expansion : Expansion
-        The model with its functions written out: what is looked at, and cut.
+        The original with its functions written out: what is looked at, and cut.
     view : View
     specs : tuple of InputSpec
     samples : Samples
@@ -178,7 +178,7 @@ def shorten(found: Analysis, gone: Sequence[StandIn], *, change_interface: bool)
     Parameters
     ----------
     found : Analysis
-        Of the original, without functions.
+        Of the original.
     gone : sequence of StandIn
     change_interface : bool
         As when the original was looked at.
@@ -196,7 +196,6 @@ def shorten(found: Analysis, gone: Sequence[StandIn], *, change_interface: bool)
     stated = trace(view, found.stated_feed())
     return replace(
         found,
-        expansion=replace(found.expansion, model=model),
         view=view,
         traces=traces,
         stated=stated,

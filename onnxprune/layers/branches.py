@@ -3,16 +3,17 @@
 Such a branch can go as a whole. What stays of it is a constant: what it added on average.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from onnxprune.coupling.groups import Coupling
 from onnxprune.model.scopes import values_read
+from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
 from onnxprune.runtime.session import Feeds, Session, keep_outputs, with_outputs
 from onnxprune.runtime.trace import Trace
@@ -71,7 +72,13 @@ def find_branches(view: View, trace: Trace, coupling: Coupling) -> list[Branch]:
         Of the main graph; both addends have the sum's shape.
     """
     known = {m.axis.value: m.axis.axis for g in coupling.groups for m in g.members}
-    return [found for node in view.nodes for found in _branches(view, trace, known, node)]
+    kind = _kinds(view.model)
+    return [
+        found
+        for node in view.nodes
+        for found in _branches(view, trace, known, node)
+        if kind(found.value)
+    ]
 
 
 def _branches(view: View, trace: Trace, axes: dict[str, int], node: Node) -> Iterator[Branch]:
@@ -133,14 +140,15 @@ def without(model: onnx.ModelProto, gone: Sequence[StandIn]) -> onnx.ModelProto:
     shorter = onnx.ModelProto()
     shorter.CopyFrom(model)
     graph = shorter.graph
-    before = _read(graph)
+    before, kind = _read(graph), _kinds(model)
     sums = {output: node for node in graph.node for output in node.output}
     for one in gone:
         node = sums[one.branch.total]
         name = f"{one.branch.value}_mean"
         node.input[list(node.input).index(one.branch.value)] = name
         shape = [len(one.held), *[1] * (one.branch.rank - 1 - one.branch.axis)]
-        held = one.held.astype(np.float32).reshape(shape)
+        dtype = helper.tensor_dtype_to_np_dtype(kind(one.branch.value))
+        held = one.held.astype(dtype).reshape(shape)
         graph.initializer.append(numpy_helper.from_array(held, name))
     keep_outputs(shorter, [output.name for output in graph.output])
     unread = before - _read(graph)
@@ -148,6 +156,15 @@ def without(model: onnx.ModelProto, gone: Sequence[StandIn]) -> onnx.ModelProto:
     del graph.initializer[:], graph.value_info[:]
     graph.initializer.extend(kept)
     return shorter
+
+
+def _kinds(model: onnx.ModelProto) -> Callable[[str], int]:
+    """Return how to look up the element type of a computed value; 0 where nobody knows it."""
+    if upcast(model) is model:
+        return lambda _: TensorProto.FLOAT
+    inferred = shape_inference.infer_shapes(model).graph.value_info
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred}
+    return lambda name: types.get(name, 0)
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

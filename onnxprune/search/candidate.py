@@ -46,6 +46,8 @@ class Candidate:
         On the selection samples, before these were refitted on.
     timed : BenchReport, optional
         Against the original, where that was part of making it.
+    fitted : int
+        Samples that there were to refit on.
     """
 
     budget: Budget
@@ -53,6 +55,7 @@ class Candidate:
     recovered: Recovered
     losses: Losses
     timed: BenchReport | None
+    fitted: int
 
     @property
     def error(self) -> float:
@@ -131,8 +134,10 @@ class Workshop:
         return settle(self.found, self.groups, self.measured, budget, self.options, start)
 
     def again(self, candidate: Candidate) -> Candidate:
-        """Refit and judge the cut of a candidate once more."""
+        """Refit and judge the cut of a candidate once more; as it is if it saw no more samples."""
         settled = candidate.settled
+        if candidate.fitted <= len(self.splits.fit):
+            return candidate
         return self._judged(candidate.budget, settled, self._repaired(settled), candidate.timed)
 
     def promised(self, budget: Budget, first: float | None = None) -> Candidate:
@@ -174,16 +179,16 @@ class Workshop:
             return self
         change = self.options.allow_interface_change
         found = shorten(self.found, gone, change_interface=change)
-        if self.pace is not None:
-            costs = CostModel(found.view, found.stated, self.pace.left(found))
-            found = replace(found, costs=costs)
+        pace = self.pace.left(found) if self.pace is not None else None
+        if pace is not None:
+            found = replace(found, costs=CostModel(found.view, found.stated, pace.terms))
         known = self.measured.groups
         groups = [
             g
             for g in cuttable(found, self.options)
             if g.name in known and len(known[g.name].order) == g.size
         ]
-        return replace(self, found=found, groups=groups)
+        return replace(self, found=found, groups=groups, pace=pace)
 
     def hurried(self) -> "Workshop":
         """Return a workshop for trials, which are refitted on fewer samples."""
@@ -265,4 +270,4 @@ class Workshop:
     ) -> Candidate:
         self.progress.stage("judge")
         losses = self.judge.losses(repaired.model, self.splits.select, settled.proven.keeps)
-        return Candidate(budget, settled, repaired, losses, timed)
+        return Candidate(budget, settled, repaired, losses, timed, len(self.splits.fit))

@@ -9,16 +9,18 @@ import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from onnxprune.analysis import Analysis
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
 from onnxprune.model.view import Node
-from onnxprune.recovery.recover import OutputError
+from onnxprune.recovery.recover import OutputError, enough
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.selection.budget import Budget
 
-__all__ = ["shallower"]
+__all__ = ["shallower", "spared"]
 
 _TRIED = 3  # branches per round
 _SEEN = 64  # samples that branches are ranked on
@@ -42,37 +44,72 @@ def shallower(workshop: Workshop, budget: Budget, candidate: Candidate) -> Candi
     Candidate
         The one given where no other has less output error on the selection samples.
     """
-    if not _worthwhile(workshop, candidate):
+    gone = spared(workshop, budget, candidate)
+    if not gone:
         return candidate
+    made = workshop.shortened(gone)
+    try:
+        shorter = made.promised(made.left(budget))
+    except (BudgetError, VerificationError):
+        return candidate
+    return shorter if shorter.error < candidate.error else candidate
+
+
+def spared(workshop: Workshop, budget: Budget, candidate: Candidate | None) -> list[StandIn]:
+    """Look for residual branches without which a budget leaves a model nearer to the original.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    budget : Budget
+    candidate : Candidate, optional
+        With all branches, within the budget; None if there is none: then branches go until there
+        is one without them, and further ones as otherwise.
+
+    Returns
+    -------
+    list of StandIn
+        Empty where all branches are worth their cost.
+    """
+    if not _worthwhile(workshop):
+        return []
     workshop.progress.stage("branches")
     # In processor time: a busy machine shall not make another model.
     deadline = time.process_time() + workshop.options.time_limit
+    if candidate is not None and "latency" in budget.ratios:
+        budget = budget.with_latency(candidate.predicted)
+    ranked = _ranked(workshop, budget)
     trial = workshop.hurried()
-    ranked = _ranked(trial, budget)
     gone: list[StandIn] = []
-    best = _error(trial, budget, gone) if ranked else 0.0  # as the trials are: on fewer samples
+    best = trial.again(candidate).error if candidate is not None and ranked else np.inf
     while ranked and time.process_time() < deadline:
         tried: list[tuple[float, StandIn]] = []
         for one in ranked[:_TRIED]:
             if time.process_time() < deadline:
                 tried.append((_error(trial, budget, [*gone, one]), one))
         error, chosen = min(tried, key=lambda pair: pair[0])
-        if not error < _BETTER * best:
+        if best < np.inf and not error < _BETTER * best:
             break
         best, gone = error, [*gone, chosen]
         ranked = [one for one in ranked if one is not chosen]
-    return _nearer(workshop, budget, candidate, gone)
+    return gone
 
 
-def _worthwhile(workshop: Workshop, candidate: Candidate) -> bool:
-    """Whether branches may go: what they cost is known, and something makes up for them."""
-    found = workshop.found
-    if not workshop.options.branches or candidate.recovered.way is None:
+def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float:
+    """Return the output error of a candidate without some branches; infinite if there is none."""
+    made = workshop.shortened(gone)
+    try:
+        return made.make(made.left(budget)).error
+    except (BudgetError, VerificationError):
+        return np.inf
+
+
+def _worthwhile(workshop: Workshop) -> bool:
+    """Whether branches may go: what they cost is known, and a refit makes up for them."""
+    options, splits = workshop.options, workshop.splits
+    if not (options.branches and options.recover) or workshop.found.samples.synthetic:
         return False
-    plain = found.view.real is found.view.model and not found.expansion.calls
-    counted = workshop.pace is None or len(workshop.pace.profiles) == 1
-    real = not found.samples.synthetic and not workshop.splits.shared
-    return plain and counted and real
+    return enough(splits) and not splits.shared
 
 
 def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
@@ -108,28 +145,3 @@ def _kept(dead: Sequence[Node], patterns: Sequence[str]) -> bool:
     """Whether a pattern names a node or value of a branch."""
     names = {name for n in dead for name in (n.name, f"op:{n.op_type}", *n.inputs, *n.outputs)}
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float:
-    """Return the output error of a candidate without some branches; infinite if there is none."""
-    try:
-        made = workshop.shortened(gone)
-        error = made.make(made.left(budget)).recovered.after
-    except (BudgetError, VerificationError):
-        return float("inf")
-    return float("inf") if error is None else error
-
-
-def _nearer(
-    workshop: Workshop, budget: Budget, candidate: Candidate, gone: Sequence[StandIn]
-) -> Candidate:
-    """Make the candidate in earnest; keep the nearer one."""
-    if not gone:
-        return candidate
-    made = workshop.shortened(gone)
-    try:
-        shorter = made.promised(made.left(budget))
-    except (BudgetError, VerificationError):
-        return candidate
-    before, after = candidate.recovered.after, shorter.recovered.after
-    return shorter if before is not None and after is not None and after < before else candidate

@@ -19,7 +19,9 @@ _FOLDS = 5
 _FEWEST = 3  # candidates to fall back on, where there is room for so many
 
 
-def walk(workshop: Workshop, end: Budget, promise: Promise) -> list[Candidate]:
+def walk(
+    workshop: Workshop, end: Budget, promise: Promise, *, beyond: Budget | None = None
+) -> list[Candidate]:
     """Bisect the path from the original to a budget for the last plan that may keep a promise.
 
     The path is fixed before: its plans are nested, each made from the one before by narrowing
@@ -31,6 +33,8 @@ def walk(workshop: Workshop, end: Budget, promise: Promise) -> list[Candidate]:
     end : Budget
         The far end; what of it is out of reach is left out.
     promise : Promise
+    beyond : Budget, optional
+        Where the path begins, which is left out; by default at the original.
 
     Returns
     -------
@@ -39,6 +43,8 @@ def walk(workshop: Workshop, end: Budget, promise: Promise) -> list[Candidate]:
     """
     count = workshop.judge.losses_count(workshop.splits.certify)
     plans = nested_plans(workshop, end)
+    if beyond is not None:
+        plans = [plan for plan in plans if plan[0].smaller(beyond)]
     made: dict[int, Candidate] = {}
 
     def hopeful(k: int) -> bool:

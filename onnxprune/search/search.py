@@ -7,7 +7,7 @@ from onnxprune.errors import BudgetError
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise
 from onnxprune.search.candidate import Candidate, Workshop, said
-from onnxprune.search.depth import shallower
+from onnxprune.search.depth import shallower, spared
 from onnxprune.search.path import last_allowed, walk
 from onnxprune.search.pricing import repriced
 from onnxprune.selection.budget import Budget, farthest
@@ -93,8 +93,7 @@ def _faster(workshop: Workshop, candidate: Candidate, promise: Promise) -> Candi
 
 
 def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
-    candidate = repriced(workshop, budget, workshop.promised(budget))
-    candidate = shallower(workshop, candidate.budget, candidate)
+    candidate = _nearest(workshop, budget)
     if promise.limit is not None and candidate.losses.drop > promise.limit:
         lost = candidate.losses
         reason = f"on {lost.samples} selection samples the drop is {lost.drop:.4f}"
@@ -102,16 +101,43 @@ def _exactly(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candi
     return [candidate]
 
 
+def _nearest(workshop: Workshop, budget: Budget) -> Candidate:
+    """Make the candidate of a budget that is nearest to the original, at any price and depth."""
+    try:
+        candidate = workshop.promised(budget)
+    except BudgetError:
+        gone = spared(workshop, budget, None)
+        if not gone:
+            raise
+        shorter = workshop.shortened(gone)
+        return shorter.promised(shorter.left(budget))
+    candidate = repriced(workshop, budget, candidate)
+    return shallower(workshop, candidate.budget, candidate)
+
+
 def _farther(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
+    """Walk as far as the drop allows, and on from there without branches that can be spared."""
     made = walk(workshop, budget, promise)
-    path = _hopeful(workshop, made, promise)
-    seed = workshop.options.seed
-    count = 1 + last_allowed([c.losses for c in path], promise.limit or 0.0, seed=seed)
-    if count == 0:
+    path = _allowed(workshop, made, promise)
+    last = path[-1].budget if path else None
+    forbidden = [c for c in made if last is None or c.budget.smaller(last)]
+    for turn in forbidden[:1] or path[-1:]:
+        if gone := spared(workshop, turn.budget, turn):
+            shorter = workshop.shortened(gone)
+            beyond = walk(shorter, shorter.left(budget), promise, beyond=last)
+            path = _allowed(workshop, [*path, *beyond], promise)
+    if not path:
         nearest = f": the nearest, {made[0]}" if made else ": no width that groups may have is near"
         msg = f"{_limit(promise)} leaves nothing to cut{nearest}; nothing is written"
         raise BudgetError(msg)
-    return path[:count]
+    return path
+
+
+def _allowed(workshop: Workshop, made: list[Candidate], promise: Promise) -> list[Candidate]:
+    """Return the path up to the last candidate that the selection samples allow."""
+    path = _hopeful(workshop, made, promise)
+    seed = workshop.options.seed
+    return path[: 1 + last_allowed([c.losses for c in path], promise.limit or 0.0, seed=seed)]
 
 
 def _hopeful(workshop: Workshop, made: list[Candidate], promise: Promise) -> list[Candidate]:

@@ -85,6 +85,7 @@ def timed(
 ) -> BenchReport:
     """Time a model against the original; of several profiles, the worst is what counts."""
     progress.stage("bench")
+    found = found.original
     original = found.model.runnable if found.native else found.view.real
     runnable = found.runnable(model)
     reports = [

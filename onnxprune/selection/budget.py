@@ -49,6 +49,10 @@ class Budget:
         """Return the same budget with another latency."""
         return replace(self, ratios={**self.ratios, "latency": ratio})
 
+    def smaller(self, other: "Budget") -> bool:
+        """Say whether this budget asks for less of the same quantities."""
+        return all(ratio < other.ratios[name] for name, ratio in self.ratios.items())
+
     def met(self, saved: Cost) -> bool:
         """Say whether every ratio is reached."""
         return all(self._ratio(name, saved) <= ratio for name, ratio in self.ratios.items())

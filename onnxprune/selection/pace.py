@@ -44,7 +44,9 @@ class Pace:
     Attributes
     ----------
     profiles : tuple of tuple of Term
-        Times of the parts at each profile's sizes; together the latency of the original.
+        Times of the parts at each profile's sizes.
+    totals : tuple of float
+        Their sums: the latency of the original.
     steps : mapping of Axis to int
         Widths that pay are multiples of these.
     table : LatencyTable
@@ -56,6 +58,7 @@ class Pace:
     """
 
     profiles: tuple[tuple[Term, ...], ...]
+    totals: tuple[float, ...]
     steps: Mapping[Axis, int]
     table: LatencyTable
     here: bool
@@ -64,7 +67,7 @@ class Pace:
     @property
     def terms(self) -> list[Term]:
         """Times whose sum shrinks as the ratios of all profiles do on average."""
-        totals = [_total(terms) for terms in self.profiles]
+        totals = self.totals
         return [
             replace(term, cost=term.cost * (sum(totals) / len(totals) ** 2 / total))
             if len(totals) > 1
@@ -73,31 +76,27 @@ class Pace:
             for term in terms
         ]
 
-    def left(self, found: Analysis) -> list[Term]:
-        """Return the times of what a model without some branches still runs."""
+    def left(self, found: Analysis) -> "Pace":
+        """Return the pace of what a model without some branches still runs."""
         nodes = {node.name for node in found.view.nodes}
-        return [
-            term
-            for term in self.terms
-            if (term.node in nodes if term.node else _written(found, term))
-        ]
+
+        def runs(term: Term) -> bool:
+            return term.node in nodes if term.node else _written(found, term)
+
+        profiles = (tuple(filter(runs, terms)) for terms in self.profiles)
+        return replace(self, profiles=tuple(profiles))
 
     def worst(self, keeps: Keeps) -> float:
         """Return the highest of the profiles' predicted ratios under a cut."""
         kept = fractions(keeps)
         return max(
-            sum(t.cost.latency * t.left([kept.get(a, 1.0) for a in t.axes]) for t in terms)
-            / _total(terms)
-            for terms in self.profiles
+            sum(t.cost.latency * t.left([kept.get(a, 1.0) for a in t.axes]) for t in terms) / total
+            for terms, total in zip(self.profiles, self.totals, strict=True)
         )
 
 
 def _written(found: Analysis, term: Term) -> bool:
     return not term.axes or term.axes[0].value in found.stated.shapes
-
-
-def _total(terms: Sequence[Term]) -> float:
-    return sum(term.cost.latency for term in terms)
 
 
 def paced(
@@ -181,7 +180,8 @@ def set_pace(
         part.terms(table.fit_of(found.model.sha256, profile.dims))
         for part, profile in zip(parts, profiles, strict=True)
     ]
-    return Pace(tuple(map(tuple, terms)), steps, table, here, tuple(notes))
+    totals = tuple(sum(term.cost.latency for term in part) for part in terms)
+    return Pace(tuple(map(tuple, terms)), totals, steps, table, here, tuple(notes))
 
 
 def _table(

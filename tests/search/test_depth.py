@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from onnxprune import pipeline
-from onnxprune.errors import InputError
+from onnxprune.data.splits import split_samples
+from onnxprune.errors import BudgetError, InputError
 from onnxprune.layers.branches import dead_nodes, find_branches, stand_ins, without
 from onnxprune.options import Options
 from onnxprune.plan import Plan
-from onnxprune.recovery.recover import Way
 from onnxprune.search import depth
 from tests import nets
 
@@ -22,16 +23,40 @@ DATA = nets.MODELS / "digits_images.npz"
 CHOICES = {"macs": 0.75, "samples": 64, "data": DATA, "time_limit": 10.0}
 
 
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory):
-    """A network with an idle branch, and what becomes of it."""
-    folder = tmp_path_factory.mktemp("idle")
+def idle_model():
     model = onnx.load(nets.MODELS / "digits_resnet.onnx")
     node = next(n for n in model.graph.node if n.name == IDLE)
     weight = next(t for t in model.graph.initializer if t.name == node.input[1])
     small = numpy_helper.to_array(weight) * np.float32(0.01)
     weight.CopyFrom(numpy_helper.from_array(small, weight.name))
-    onnx.save(model, folder / "in.onnx")
+    return model
+
+
+def with_function(model):
+    """Make the idle branch the call of a function."""
+    inner = [n for n in model.graph.node if n.name in {"/2/first/first.0/Conv", "/2/Relu", IDLE}]
+    made = {name for node in inner for name in node.output}
+    read = list(dict.fromkeys(v for n in inner for v in n.input if v not in made))
+    given = [helper.make_opsetid("", model.opset_import[0].version)]
+    function = helper.make_function("own", "Branch", read, inner[-1].output, inner, given)
+    call = helper.make_node("Branch", read, inner[-1].output, name="call", domain="own")
+    nodes = [call if n.name == inner[0].name else n for n in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(n for n in nodes if n not in inner)
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
+def in_half_precision(model):
+    return convert_float_to_float16(model, keep_io_types=True)
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A network with an idle branch, and what becomes of it."""
+    folder = tmp_path_factory.mktemp("idle")
+    onnx.save(idle_model(), folder / "in.onnx")
     report = pipeline.run(
         folder / "in.onnx", folder / "out.onnx", Options(**CHOICES), save_plan=folder / "plan.json"
     )
@@ -63,6 +88,29 @@ def test_it_is_repeated_and_checked(idle):
     assert not other.ok
 
 
+@pytest.mark.parametrize("changed", [with_function, in_half_precision])
+def test_it_goes_from_functions_and_other_types(changed):
+    model = changed(idle_model())
+    result = pipeline.prune(model, Options(**CHOICES))
+    assert any(name.endswith(IDLE) for name in result.report.removed_nodes)
+    assert pipeline.verify(model, result.model, result.plan, Options()).ok
+
+
+def test_it_goes_where_widths_alone_are_not_enough():
+    few = {**CHOICES, "exclude": ("/0*", "/3*", "/5*"), "macs": 0.48}
+    with pytest.raises(BudgetError, match=r"the nearest is macs 0\.498"):
+        pipeline.prune(idle_model(), Options(**few, branches=False))
+    result = pipeline.prune(idle_model(), Options(**few))
+    assert result.report.ratios.macs <= 0.48
+    assert IDLE in result.report.removed_nodes
+
+
+def test_a_ratio_that_branches_do_not_reach_either():
+    few = {**CHOICES, "exclude": ("/0*", "/3*", "/5*"), "macs": 0.3}
+    with pytest.raises(BudgetError, match=r"the nearest is macs 0\.471"):
+        pipeline.prune(idle_model(), Options(**few))
+
+
 def test_what_is_excluded_keeps_its_branch():
     found = nets.digits("digits_resnet", samples=8)
     branches = find_branches(found.view, found.traces[0], found.coupling)
@@ -75,10 +123,14 @@ def test_what_is_excluded_keeps_its_branch():
     assert not depth._kept(dead, ("/3/*", "op:Gemm"))
 
 
-def test_branches_stay_on_request():
-    candidate = SimpleNamespace(recovered=SimpleNamespace(way=Way(turned=False, sweeps=1)))
-    workshop = SimpleNamespace(found=None, options=Options(branches=False))
-    assert depth.shallower(workshop, None, candidate) is candidate
+@pytest.mark.parametrize("choices", [{"branches": False}, {"recover": False}])
+def test_branches_stay_on_request(choices):
+    workshop = SimpleNamespace(
+        found=SimpleNamespace(samples=SimpleNamespace(synthetic=False)),
+        splits=split_samples(64, 0),
+        options=Options(**choices),
+    )
+    assert depth.spared(workshop, None, None) == []
 
 
 def test_a_plan_of_branches_that_are_not_there(idle):

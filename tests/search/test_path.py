@@ -179,6 +179,25 @@ class TestSearch:
         chosen = search(Bench(linear), Budget({"macs": 0.5}, TOTAL), FREE)
         assert chosen.held[-1].drop == 0.5
 
+    @pytest.mark.parametrize("far", [True, False])
+    def test_branches_that_can_be_spared_lead_further(self, monkeypatch, far):
+        """They are looked for at the first budget that the drop forbids with all of them."""
+        asked = []
+
+        def spared(workshop, budget, candidate):
+            asked.append(candidate.losses.drop)
+            return ["a branch"]
+
+        shorter = Bench(lambda ratio: (1 - ratio) / (2 if far else 1))
+        monkeypatch.setattr("onnxprune.search.search.spared", spared)
+        monkeypatch.setattr(Bench, "shortened", lambda _, gone: shorter, raising=False)
+        monkeypatch.setattr(Bench, "left", lambda _, budget: budget, raising=False)
+        bench = Bench(linear, judged_held=lambda _: 0.0)
+        ratio = search(bench, None, promised(0.3)).candidate.budget.ratios["macs"]
+        assert 0.3 < asked[0] <= 0.35
+        assert (0.4 <= ratio < 0.5) if far else (0.7 <= ratio < 0.75)
+        assert max(shorter.asked) < min(r for r in bench.asked if 1 - r <= 0.3)
+
     def test_a_ratio_that_costs_too_much(self):
         """The message names the drop at the ratio and the ratio at the drop."""
         with pytest.raises(BudgetError) as error:
