@@ -203,7 +203,7 @@ class Judge:
                 check_labels(self.labels[rows], self.measures, before)
             for m in self.measures:
                 old = np.nan_to_num(before[m.output].astype(np.float64), posinf=0.0, neginf=0.0)
-                squares[m.output].append(float((old**2).mean(axis=tuple(range(1, old.ndim))).sum()))
+                squares[m.output].append(float((old**2).sum()) / max(old[0].size, 1))
                 unit[m.output] &= bool(((old >= 0) & (old <= 1)).all())
                 decisions = max(decisions, old.size // (len(old) * max(old.shape[m.axis], 1)))
         count = self.losses_count(indices)

@@ -120,6 +120,16 @@ def test_an_output_that_does_not_go_by_samples_counts_by_run(tmp_path):
     assert len(set(found.values.tolist())) > 30
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_output_that_holds_nothing_loses_nothing(tmp_path):
+    net = nets.Net()
+    y = net.op("Gemm", "x", net.weight(8, 4))
+    net.op("Slice", y, *map(net.const, (np.array([n]) for n in (4, 9, 1))))
+    net.nodes[-1].output[0] = "rest"
+    model = net.model({"x": ("N", 8)}, "rest")
+    assert judge_of(model, tmp_path).losses(other(model), [3, 1]).values.tolist() == [0.0, 0.0]
+
+
 def test_an_output_of_another_shape_is_lost(tmp_path):
     model = linear()
     judge = judge_of(model, tmp_path)
