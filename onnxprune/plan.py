@@ -94,6 +94,16 @@ class Plan:
         changed = bool(self.content["refitted"] or self.content["added"])
         return changed and bool(self.content["recovered"])
 
+    @property
+    def added(self) -> frozenset[str]:
+        """Initializers that the cut model alone has."""
+        return frozenset(self._names("added"))
+
+    @property
+    def rotated(self) -> frozenset[str]:
+        """Initializers that hold the dims of heads in another basis."""
+        return frozenset(self._names("rotated"))
+
     def constants(self, found: Analysis) -> Constants:
         """Return what removed channels always held where biases took it over; NaN elsewhere."""
         sizes = found.coupling.collected.sizes
@@ -122,7 +132,7 @@ class Plan:
         ModelProto
             Equal to ``recut`` if nothing but what the plan lists was changed.
         """
-        refitted, added = set(self._names("refitted")), set(self._names("added"))
+        refitted, added = set(self._names("refitted")), self.added
         model = onnx.ModelProto()
         model.CopyFrom(given)
         wanted = {t.name: t for t in recut.graph.initializer}
@@ -191,6 +201,7 @@ def make_plan(
     steps: Mapping[str, int] = MappingProxyType({}),
     refitted: Sequence[str] = (),
     added: Sequence[str] = (),
+    rotated: Sequence[str] = (),
     constants: Constants = MappingProxyType({}),
 ) -> Plan:
     """Write down a selection.
@@ -206,8 +217,9 @@ def make_plan(
     multiple_of : int, optional
     steps : mapping of group name to int
         Multiples that the widths of single groups kept to, because only those pay.
-    refitted, added : sequence of str
-        Initializers that were solved for, and those that were added, after the cut.
+    refitted, added, rotated : sequence of str
+        Initializers that were solved for, and those that were added, after the cut; and which of
+        both hold the dims of heads in another basis.
     constants : Constants
         What free channels hold.
 
@@ -227,6 +239,7 @@ def make_plan(
             "multiple_of": multiple_of,
             "refitted": list(refitted),
             "added": list(added),
+            "rotated": list(rotated),
             "recovered": options.recover,
             "constants": [e for a, h in constants.items() if (e := _held(a, h, keeps))],
             "branches": [_branch(one) for one in found.gone],

@@ -19,7 +19,7 @@ from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Reader", "collect_readers", "dense_sites"]
+__all__ = ["Reader", "collect_readers", "dense_sites", "read_wholly"]
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -110,6 +110,39 @@ def collect_readers(
         name: [_reader(view, r, seen) for r in found]
         for name, found in readings.items()
         if all(seen[key_of(r.layer)][0].enough for r in found)
+    }
+
+
+def read_wholly(
+    view: View, trace: Trace, sites: Sequence[Site], feeds: Sequence[Feeds], *, seed: int
+) -> dict[int, Reader]:
+    """Return layers with the moments of all that they read, each input a channel.
+
+    Parameters
+    ----------
+    view, trace
+        Of the original.
+    sites : sequence of Site
+        That are no convolutions.
+    feeds : sequence of Feeds
+    seed : int
+
+    Returns
+    -------
+    dict of node index to Reader
+        Layers with fewer than two rows per input are left out.
+    """
+    if not sites:
+        return {}
+    seen = moments_of(view, trace, sites, feeds, seed)
+    readings = [
+        _Reading(site, np.arange(weight_blocks(site, site.weight_in(view)).shape[1])[:, None])
+        for site in sites
+    ]
+    return {
+        found.layer.node.index: _reader(view, found, seen)
+        for found in readings
+        if seen[key_of(found.layer)][0].enough
     }
 
 

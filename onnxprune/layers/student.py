@@ -35,6 +35,12 @@ class Student:
         Where external data lies.
     original : ModelProto, optional
         Of the view whose numbers count, where nodes of it are missing in the model.
+
+    Attributes
+    ----------
+    refitted, added, rotated : list of str
+        Initializers that were written, those that were added, and which of both only hold the same
+        in another basis.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Student:
         self.model.CopyFrom(model)
         self.refitted: list[str] = []
         self.added: list[str] = []
+        self.rotated: list[str] = []
         self._slots = Slots(self.model, base)
         self._feeds = feeds
         self._known: list[dict[str, Array]] = [{} for _ in feeds]

@@ -19,6 +19,7 @@ from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
 from onnxprune.progress import Progress
+from onnxprune.recovery.heads import proven_heads, turn_heads
 from onnxprune.recovery.refit import refit
 from onnxprune.recovery.turn import Turn, find_turns, turned
 from onnxprune.rewrite.keeps import Keeps, narrow
@@ -59,8 +60,9 @@ class Recovered:
     Attributes
     ----------
     model : ModelProto
-    refitted, added : tuple of str
-        Initializers that were solved for, and biases that were added.
+    refitted, added, rotated : tuple of str
+        Initializers that were solved for, biases that were added, and which of both were put into
+        another basis first.
     before, after : float, optional
         Relative squared output error on the selection samples; None where nothing was tried.
     way : Way, optional
@@ -73,6 +75,7 @@ class Recovered:
     before: float | None = None
     after: float | None = None
     way: Way | None = None
+    rotated: tuple[str, ...] = ()
 
 
 def plain(proven: Proven) -> Recovered:
@@ -97,7 +100,8 @@ def recover(
     """Refit the layers of a cut model to the original on the fitting samples.
 
     A second sweep mends what the first one left, as long as the error on the selection samples
-    falls; a sweep that does not help is dropped.
+    falls; a sweep that does not help is dropped. So are turned heads where the same without them
+    comes nearer.
 
     Parameters
     ----------
@@ -123,11 +127,13 @@ def recover(
     sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
     untouched = Recovered(proven.model, before=before, after=before)
+    best = untouched
     if turns := sweeps.turns():
         best = sweeps.choose(replace(untouched, after=np.inf), turns, judge, deadline)
-        if best.after is not None and best.after < before:
-            return best
-    return sweeps.choose(untouched, (), judge, deadline)
+        if not any(turn.proven for turn in turns) and (best.after or np.inf) < before:
+            return best  # streams: their bases have always been worth it
+    other = sweeps.choose(untouched, (), judge, deadline)
+    return min(other, best, key=lambda one: np.inf if one.after is None else one.after)
 
 
 def recover_again(
@@ -186,15 +192,20 @@ class _Sweeps:
 
     def turns(self) -> list[Turn]:
         """Find the streams that are better turned than cut as they are."""
-        found = self.found
-        return find_turns(
+        found, proven = self.found, self.proven
+        streams = find_turns(
             found.view,
             found.traces[0],
             found.coupling,
-            self.proven.removed,
+            proven.removed,
             self.fit,
             seed=self.seed,
         )
+        cut = {axis.value for axis in proven.keeps}
+        heads = proven_heads(found, cut, self.fit, seed=self.seed)
+        if not heads:
+            return streams
+        return [*streams, replace(turn_heads(found, heads, proven.keeps), proven=True)]
 
     def start(self, turns: Sequence[Turn]) -> Recovered:
         """Return the cut model, turned."""
@@ -203,7 +214,9 @@ class _Sweeps:
             return Recovered(proven.model)
         sites = dense_sites(found.view, found.traces[0], found.coupling)
         student = turned(proven.model, found.view, sites, proven.keeps, turns)
-        return Recovered(student.model, tuple(student.refitted), tuple(student.added))
+        names = student.refitted, student.added, student.rotated
+        refitted, added, rotated = (tuple(dict.fromkeys(n)) for n in names)
+        return Recovered(student.model, refitted, added, rotated=rotated)
 
     def choose(
         self, best: Recovered, turns: Sequence[Turn], judge: "OutputError", deadline: float
@@ -237,7 +250,8 @@ class _Sweeps:
         )
         added = (*now.added, *done.added)
         names = dict.fromkeys((*now.refitted, *done.refitted))
-        return Recovered(done.model, tuple(n for n in names if n not in added), added)
+        refitted = tuple(n for n in names if n not in added)
+        return Recovered(done.model, refitted, added, rotated=now.rotated)
 
 
 class OutputError:

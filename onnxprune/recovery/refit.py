@@ -61,7 +61,7 @@ class _Sweep:
         self, view: View, trace: Trace, student: Student, keeps: Keeps, turns: Sequence[Turn]
     ) -> None:
         self.view, self.trace, self.student, self.keeps = view, trace, student, keeps
-        self.bases = {value: turn.basis for turn in turns for value in turn.values}
+        self.bases = {value: basis for turn in turns for value, basis in turn.values.items()}
 
     def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
         """Refit one layer, as if the normalization behind it were folded in: outputs compare."""

@@ -32,24 +32,25 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A new basis for what is kept of one group.
+    """New bases for what is kept of some channels.
 
     Attributes
     ----------
-    values : frozenset of str
-        The activations that carry the group.
-    basis : float array, shape (kept, channels)
-    makers : frozenset of int
-        Nodes whose outputs are projected.
+    values : mapping of value to float array, shape (kept, channels)
+        What the activations that carry the channels are multiplied by.
+    made : mapping of node index to float array, shape (kept, channels)
+        The same for the outputs of the layers that make them.
     heard : mapping of node index to (weight, bias)
         Of each reader: float arrays of shape (kept * taps, O) and (O,), the weight on the kept
         coordinates and what the rest adds on average.
+    proven : bool
+        Whether the model with nothing cut, turned alike, was shown to be the same function.
     """
 
-    values: frozenset[str]
-    basis: Array
-    makers: frozenset[int]
+    values: Mapping[str, Array]
+    made: Mapping[int, Array]
     heard: Mapping[int, tuple[Array, Array]]
+    proven: bool = False
 
 
 def find_turns(
@@ -61,7 +62,7 @@ def find_turns(
     *,
     seed: int,
 ) -> list[Turn]:
-    """Choose a basis for every narrowed group that may be turned.
+    """Choose a basis for every narrowed stream that may be turned.
 
     Parameters
     ----------
@@ -94,10 +95,10 @@ def _turn(group: Group, gone: int, readers: Sequence[Reader], makers: Sequence[S
         told = np.einsum("ck,cto->kto", space.decoder(reader, width), reader.weight[reader.places])
         shift = (reader.weight - space.stand_in(reader, gone)).T @ reader.mean
         heard[reader.site.node.index] = (told.reshape(-1, told.shape[2]), shift)
+    basis = space.basis[:width]
     return Turn(
-        frozenset(m.axis.value for m in group.members),
-        space.basis[:width],
-        frozenset(s.node.index for s in makers),
+        {m.axis.value: basis for m in group.members},
+        {s.node.index: basis for s in makers},
         heard,
     )
 
@@ -126,10 +127,11 @@ def turned(
     Student
     """
     student = Student(model, (), view.base)
-    made = {node: found for found in turns for node in found.makers}
+    made = {node: basis for found in turns for node, basis in found.made.items()}
     heard = {node: pair for found in turns for node, pair in found.heard.items()}
+    shown = {node for found in turns if found.proven for node in (*found.made, *found.heard)}
     for site in sites:
-        node = site.node.index
+        node, before = site.node.index, (len(student.refitted), len(student.added))
         old = student.read(site.weight)
         if old is None or (node not in made and node not in heard):
             continue
@@ -139,13 +141,15 @@ def turned(
         else:
             weight = weight[_mask(keeps, site, site.source, len(weight))]
         if node in made:
-            weight, bias = weight @ made[node].basis.T, made[node].basis @ bias
+            weight, bias = weight @ made[node].T, made[node] @ bias
         else:
             mask = _mask(keeps, site, site.node.outputs[0], len(bias))
             weight, bias = weight[:, mask], bias[mask]
         student.write(site.weight, weight_of(site, weight[None], old.shape).astype(old.dtype))
         if site.bias is not None:
             student.write_bias(site.weight, site.bias, bias.astype(old.dtype))
+        if node in shown:
+            student.rotated += [*student.refitted[before[0] :], *student.added[before[1] :]]
     return student
 
 

@@ -152,6 +152,7 @@ def report(
         versions=versions(),
         warnings=[*own, *remarks, *inlined, *timed.warnings, *slow],
         refitted=recovered.refitted,
+        rotated=recovered.rotated,
         rescaled=_rescaled(found, proven.keeps),
         added=_added(original.view.model, recovered.model),
         profiles=timed.profiles,

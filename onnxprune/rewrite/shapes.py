@@ -67,7 +67,9 @@ class ShapeRepair:
     ) -> None:
         self.view, self.derived, self.traces, self.keeps = view, derived, traces, keeps
         self.edges: dict[Edge, Array] = {}
-        self._numbers = {v for i in derived for v in view.by_index[i].outputs if v}
+        # In the order of the graph: two runs must make the same file.
+        made = (v for i in sorted(derived) for v in view.by_index[i].outputs if v)
+        self._numbers = dict.fromkeys(made)
         self.copies: dict[Edge, Copy | Patch] = {}
         self._symbols: set[Edge] = set()
         self._evaluated: list[dict[str, Array]] | None = None

@@ -221,6 +221,7 @@ class Workshop:
             steps=settled.selection.steps,
             refitted=recovered.refitted,
             added=recovered.added,
+            rotated=recovered.rotated,
             constants=self.free.constants,
         )
 

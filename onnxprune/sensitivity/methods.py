@@ -16,6 +16,7 @@ from onnxprune.data.splits import Splits, affordable
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Progress, Silent
+from onnxprune.recovery.heads import proven_heads
 from onnxprune.recovery.recover import enough, fitting
 from onnxprune.recovery.refit import refit
 from onnxprune.report.wording import counted
@@ -61,7 +62,7 @@ def measure_groups(
             then = "are refitted after the cut" if options.recover else "are what was asked for"
             reasons.append(
                 f"{counted(len(refitted), 'group')} by reconstruction: only linear and recurrent "
-                f"layers read them, and these {then}"
+                f"layers read them (or dims of heads that may be turned), and these {then}"
             )
         left = [g for g in left if g.name not in refitted]
     if left:
@@ -155,6 +156,9 @@ class Task:
         """Measure by reconstruction the groups that only linear and recurrent layers read."""
         macs, seed = self.found.costs.total.macs, self.options.seed
         fit = affordable(self.splits.fit, macs, seed)
+        recovers = self.options.recover and enough(self.splits)
+        carried = {m.axis.value for g in groups for m in g.members if g.kind == "head_dim"}
+        heads = proven_heads(self.found, carried, self.feeds(fit), seed=seed) if recovers else []
         seen = measure_narrowed(
             self.found.view,
             self.found.traces[0],
@@ -164,7 +168,8 @@ class Task:
             outputs=self.outputs,
             seed=self.options.seed,
             progress=self.progress,
-            refitted=self._refitted if self.options.recover and enough(self.splits) else None,
+            refitted=self._refitted if recovers else None,
+            heads=heads,
         )
         for name, group in seen.items():
             self._keep(name, group)

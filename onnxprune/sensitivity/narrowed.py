@@ -8,6 +8,7 @@ layer reads the group it is really cut, and the layers concerned are refitted as
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.layers.heads import Turned
 from onnxprune.layers.readers import Reader, dense_sites
 from onnxprune.layers.recurrent import Sum
 from onnxprune.layers.rows import weight_of
@@ -27,8 +29,9 @@ from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
+from onnxprune.sensitivity.dims import Dims, dims_of
 from onnxprune.sensitivity.output import OutputChange
-from onnxprune.sensitivity.reconstruction import Elimination, eliminate
+from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.request import Batches
 from onnxprune.sensitivity.values import GroupSensitivity
 from onnxprune.sensitivity.weighed import weighed_readers
@@ -47,7 +50,7 @@ Refitted = Callable[
 """Cuts channels of a group and refits the layers of some nodes; None where that is impossible."""
 
 
-class _Narrowing(Protocol):
+class _Local(Protocol):
     """What `Elimination` and `Subspace` have in common."""
 
     @property
@@ -57,6 +60,37 @@ class _Narrowing(Protocol):
     def readers(self) -> Sequence[Reader]: ...
 
     def stand_in(self, reader: Reader, gone: int) -> Array: ...
+
+
+class _Narrowing(Protocol):
+    """A group that may be narrowed by giving some layers other weights of the same shape."""
+
+    @property
+    def errors(self) -> Array: ...
+
+    @property
+    def nodes(self) -> set[int]: ...
+
+    def exchange(self, student: Student, gone: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """Narrowing by what a group's readers are refitted to."""
+
+    local: _Local
+
+    @property
+    def errors(self) -> Array:
+        return self.local.errors
+
+    @property
+    def nodes(self) -> set[int]:
+        return {reader.site.node.index for reader in self.local.readers}
+
+    def exchange(self, student: Student, gone: int) -> None:
+        for reader in self.local.readers:
+            _exchange(student, reader, self.local.stand_in(reader, gone))
 
 
 def measure_narrowed(
@@ -70,8 +104,11 @@ def measure_narrowed(
     seed: int,
     progress: Progress,
     refitted: Refitted | None = None,
+    heads: Sequence[Turned] = (),
 ) -> dict[str, GroupSensitivity]:
     """Order by reconstruction the groups that only linear and recurrent layers read, with curves.
+
+    So are groups of head dims that will be turned before they are cut.
 
     Parameters
     ----------
@@ -87,6 +124,8 @@ def measure_narrowed(
     progress : Progress
     refitted : function, optional
         How groups that recurrent layers read are narrowed; as all others without it.
+    heads : sequence of Turned
+        Whose dims will be turned.
 
     Returns
     -------
@@ -98,39 +137,61 @@ def measure_narrowed(
         view, trace, coupling, groups, batches.fit, outputs=outputs, seed=seed
     )
     student = Student(view.model, (), view.base)
-    ready = [g for g in groups if all(_mutable(student, r) for r in readers.get(g.name, [None]))]
+    dims = {g.name: one for g in groups if (one := dims_of(coupling, g, heads)) is not None}
+    ready = [g for g in groups if g.name in dims or _mutable(student, readers.get(g.name, ()))]
     if not ready:
         return {}
     sites = dense_sites(view, trace, coupling)
     whole = _Whole(view, batches.select, outputs)
     found = {}
     for group in progress.track(ready, len(ready), "groups"):
-        eliminated = eliminate(readers[group.name], group.blocks)
-        narrowing: _Narrowing = eliminated
-        if is_linear(view, coupling, group, sites):
-            narrowing = subspace(readers[group.name])
-        measured = _cut(whole, group, eliminated, refitted) or whole.levels(narrowing, group.step)
-        errors = np.maximum.accumulate(_between(narrowing.errors, measured))
-        scores = np.empty(group.size)
-        scores[eliminated.order] = np.diff(errors)
-        widths = np.arange(group.size, 0, -1)
-        found[group.name] = GroupSensitivity(
-            eliminated.order, scores, widths, errors[:-1], "reconstruction"
-        )
+        linear = is_linear(view, coupling, group, sites)
+        read = readers.get(group.name, [])
+        order, narrowing = _narrowing(group, read, dims.get(group.name), linear=linear)
+        measured = _cut(whole, group, order, read, refitted)
+        measured = measured or whole.levels(narrowing, group.step)
+        found[group.name] = _curve(group, order, narrowing, measured)
     return found
 
 
+def _narrowing(
+    group: Group, readers: Sequence[Reader], dims: Dims | None, *, linear: bool
+) -> tuple[NDArray[np.int64], _Narrowing]:
+    """Return in which order channels go where nothing is turned, and how a group is narrowed."""
+    if not readers and dims is not None:
+        return dims.order, dims
+    eliminated = eliminate(readers, group.blocks)
+    if dims is not None:
+        return eliminated.order, dims
+    return eliminated.order, _Readers(subspace(readers) if linear else eliminated)
+
+
+def _curve(
+    group: Group, order: NDArray[np.int64], narrowing: _Narrowing, measured: Mapping[int, float]
+) -> GroupSensitivity:
+    """Join local errors with those measured."""
+    errors = np.maximum.accumulate(_between(narrowing.errors, measured))
+    scores = np.empty(group.size)
+    scores[order] = np.diff(errors)
+    widths = np.arange(group.size, 0, -1)
+    return GroupSensitivity(order, scores, widths, errors[:-1], "reconstruction")
+
+
 def _cut(
-    whole: "_Whole", group: Group, eliminated: Elimination, refitted: Refitted | None
+    whole: "_Whole",
+    group: Group,
+    order: NDArray[np.int64],
+    readers: Sequence[Reader],
+    refitted: Refitted | None,
 ) -> dict[int, float]:
     """Return the output's error by channels gone; nothing unless recurrent layers read them."""
-    nodes = {reader.site.node.index for reader in eliminated.readers}
-    if refitted is None or not any(isinstance(r.site, Sum) for r in eliminated.readers):
+    nodes = {reader.site.node.index for reader in readers}
+    if refitted is None or not any(isinstance(r.site, Sum) for r in readers):
         return {}
     found = {}
     for share in _SHARES:
         gone = max(int(share * group.size) // group.step, 1) * group.step
-        made = refitted(group, eliminated.order[:gone], nodes) if gone < group.size else None
+        made = refitted(group, order[:gone], nodes) if gone < group.size else None
         if made is not None:
             found[gone] = whole.error(made[0], keeps=made[1])
     return found
@@ -163,12 +224,12 @@ class _Whole:
         local = np.maximum(narrowing.errors, _LEAST)
         counts = -(-np.searchsorted(local, _LEVELS) // step) * step  # as many of each block
         counts = np.unique(np.clip(counts, step, len(local) - 1 - step))
-        known = self.crossing(narrowing.readers)
+        known = self.crossing(narrowing.nodes)
         return {int(n): self.error(self.exchanged(narrowing, int(n)), known) for n in counts}
 
-    def crossing(self, readers: Sequence[Reader]) -> list[Feeds]:
-        """Return what enters the part of the model that the readers change, feed by feed."""
-        graph, first = self.view.model.graph, {reader.site.node.index for reader in readers}
+    def crossing(self, first: Collection[int]) -> list[Feeds]:
+        """Return what enters the part of the model that some nodes change, feed by feed."""
+        graph = self.view.model.graph
         nodes, changed = downstream(graph, lambda number, _: number in first)
         made = {name for node in graph.node for name in node.output}
         names = [name for name in entering(graph, nodes, changed) if name in made]
@@ -176,10 +237,9 @@ class _Whole:
         return [session.run(feed, names) if session else {} for feed in self.feeds]
 
     def exchanged(self, narrowing: _Narrowing, gone: int) -> onnx.ModelProto:
-        """Return the model with the readers refitted to a width."""
+        """Return the model with the layers concerned refitted to a width."""
         student = Student(self.view.model, (), self.view.base)
-        for reader in narrowing.readers:
-            _exchange(student, reader, narrowing.stand_in(reader, gone))
+        narrowing.exchange(student, gone)
         return student.model
 
     def error(
@@ -198,13 +258,14 @@ class _Whole:
         return total
 
 
-def _mutable(student: Student, reader: Reader | None) -> bool:
-    """Whether a reader can be given another weight."""
-    if reader is None:
-        return False
-    if isinstance(reader.site, Sum):
-        return reader.site.layer.held(student) is not None
-    return student.read(reader.site.weight) is not None
+def _mutable(student: Student, readers: Sequence[Reader]) -> bool:
+    """Whether there are readers, and all of them can be given other weights."""
+    return bool(readers) and all(
+        r.site.layer.held(student) is not None
+        if isinstance(r.site, Sum)
+        else student.read(r.site.weight) is not None
+        for r in readers
+    )
 
 
 def _exchange(student: Student, reader: Reader, weight: Array) -> None:

@@ -26,6 +26,7 @@ PLAN = {
     "multiple_of": None,
     "refitted": ["w"],
     "added": [],
+    "rotated": [],
     "recovered": False,
     "constants": [],
     "branches": [],
