@@ -7,32 +7,15 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import by_position
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 
-__all__ = ["Constants", "by_position", "seen_constants"]
+__all__ = ["Constants", "seen_constants"]
 
 Constants = Mapping[Axis, NDArray[np.float64]]
 """The number that each position of an axis always holds; NaN where it varies."""
 
 _NOISE = 1e-6  # of the largest number of a value: what rounding alone may make of a constant
-
-
-def by_position(array: NDArray[np.generic], axis: Axis, size: int) -> NDArray[np.generic]:
-    """Return an array as one row per position of an axis, shape (size, the rest).
-
-    Parameters
-    ----------
-    array : array
-    axis : Axis
-        Of a joint one, positions are counted block by block.
-    size : int
-        Positions of the axis.
-    """
-    if axis.by < 0:
-        return np.moveaxis(array, axis.axis, 0).reshape(size, -1)
-    moved = np.moveaxis(array, (axis.by, axis.axis), (0, 1))
-    blocks = size // moved.shape[1]  # equal runs
-    return moved.reshape(blocks, -1, *moved.shape[1:]).swapaxes(1, 2).reshape(size, -1)
 
 
 def seen_constants(

@@ -13,6 +13,7 @@ __all__ = [
     "WHOLE",
     "Keeps",
     "Mask",
+    "by_position",
     "counted",
     "keep_masks",
     "named",
@@ -96,6 +97,24 @@ def per_block(axis: Axis, mask: Mask, shape: Sequence[int]) -> Mask:
     rows = np.repeat(rows, shape[axis.by] // len(rows), axis=0)
     full[axis.axis], full[axis.by] = shape[axis.axis], len(rows)
     return (rows if axis.by < axis.axis else rows.T).reshape(full)
+
+
+def by_position(array: Array, axis: Axis, size: int) -> Array:
+    """Return an array as one row per position of an axis, shape (size, the rest).
+
+    Parameters
+    ----------
+    array : array
+    axis : Axis
+        Of a joint one, positions are counted block by block.
+    size : int
+        Positions of the axis.
+    """
+    if axis.by < 0:
+        return np.moveaxis(array, axis.axis, 0).reshape(size, -1)
+    moved = np.moveaxis(array, (axis.by, axis.axis), (0, 1))
+    blocks = size // moved.shape[1]  # equal runs
+    return moved.reshape(blocks, -1, *moved.shape[1:]).swapaxes(1, 2).reshape(size, -1)
 
 
 def take(array: Array, axis: Axis, keep: Mask) -> Array:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
 from onnxprune.coupling.relations import Axis
-from onnxprune.lossless.ranges import by_position
 from onnxprune.model.view import View
+from onnxprune.rewrite.keeps import by_position
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["activation_importance"]
