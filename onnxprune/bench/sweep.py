@@ -177,5 +177,5 @@ def _levels(width: int, step: int, shares: Iterable[float]) -> tuple[int, ...]:
     """Round shares of a width to the next widths that pay; of few steps, look below the first."""
     tops = {math.ceil(max(share * width, 1) / step) * step for share in shares}
     if width <= 2 * step:
-        tops.add(min(step, _LEAST))
+        tops |= {min(step, _LEAST), max(step // 2, min(step, _LEAST))}
     return tuple(sorted({top for top in tops if top < width} | {width}))

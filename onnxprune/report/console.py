@@ -283,7 +283,7 @@ def _bench(page: Page, bench: BenchReport) -> None:
     page.say()
     clocks = {"wall": bench.wall, "cpu": bench.cpu}
     if bench.ratio is not None:
-        page.say(f"B is {bench.verdict or 'not comparable'}, by the {bench.clock} clock:")
+        page.say(f"B against A: {bench.verdict or 'not comparable'}, by the {bench.clock} clock:")
         for name, clock in clocks.items():
             if clock is not None:
                 page.say("  {}: B / A {:.3f} (99 %: {:.3f} to {:.3f})".format(name, *clock))

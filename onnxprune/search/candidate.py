@@ -203,10 +203,13 @@ class Workshop:
     def notes(self, settled: Settled) -> list[str]:
         """Gather what the stages had to say."""
         gone = [one.branch.value for one in settled.found.gone]
+        elsewhere = self.pace is not None and not self.pace.here
+        predicted = settled.selection.reached.get("latency", 1.0)
         return [
             *unmatched(self.found, self.options.exclude),
             *([f"whole residual branches gone: {', '.join(gone)}"] if gone else []),
             *(self.pace.notes if self.pace else ()),
+            *([f"the table predicts {predicted:.3f} of the time"] if elsewhere else []),
             *summary.notes(self.splits, settled, self.measured),
         ]
 

@@ -17,6 +17,7 @@ from onnxprune.bench.sweep import fill, operator_timer
 from onnxprune.bench.table import Entry, LatencyTable, Pays, load_table
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
+from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost, CostModel, Term, fractions
 from onnxprune.model.view import Node
 from onnxprune.options import Options
@@ -26,7 +27,7 @@ from onnxprune.rewrite.keeps import Keeps, keep_masks, narrow
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import Feeds, RunFailedError
 from onnxprune.runtime.trace import Trace
-from onnxprune.selection.widths import allowed_widths
+from onnxprune.selection.widths import paying_widths
 
 __all__ = ["Pace", "paced"]
 
@@ -106,7 +107,7 @@ def paced(
 
     With no ratio at all, the fastest model is searched that a drop allows.
 
-    Parameters and errors as in :func:`set_pace`.
+    Parameters and errors as in :func:`set_pace`, and UsageError for a table of no use.
 
     Returns
     -------
@@ -116,6 +117,9 @@ def paced(
     """
     others = (options.macs, options.params, options.size)
     if options.latency is None and any(ratio is not None for ratio in others):
+        if options.latency_table is not None:
+            msg = "--latency-table serves --latency, or no ratio at all; add one or leave it out"
+            raise UsageError(msg)
         return found, None
     pace = set_pace(found, groups, options, progress)
     costs = CostModel(found.view, found.stated, pace.terms)
@@ -335,7 +339,7 @@ def _some_cut(
     sizes = found.coupling.collected.sizes
     removed = []
     for group in groups:
-        widths = allowed_widths(group, 1, sizes, steps)
+        widths = paying_widths(group, sizes, steps)
         place = int(np.clip(rng.normal(depth, 0.15), 0, 0.999) * len(widths))
         removed.append((group, np.arange(widths[place], group.size)))
     keeps = keep_masks(removed, sizes)

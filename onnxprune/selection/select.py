@@ -1,6 +1,6 @@
 """From measured groups and a budget to the channels that go."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxprune.analysis import Analysis
@@ -10,7 +10,7 @@ from onnxprune.model.weights import plain
 from onnxprune.options import Options
 from onnxprune.selection.allocation import Allocation, allocate
 from onnxprune.selection.budget import Budget
-from onnxprune.selection.widths import allowed_widths
+from onnxprune.selection.widths import allowed_widths, paying_widths
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = ["Selection", "choose", "coarse_axes"]
@@ -55,15 +55,13 @@ def choose(
     """Allocate the budget within widths to start from, at the widest multiple that reaches it.
 
     For a latency, only widths that pay are allowed while these reach it; what lies between two of
-    them costs quality and saves nothing. Only below the first step narrower is faster again.
+    them costs quality and saves nothing.
     Without a latency nothing is timed: the same model comes out on every machine.
     """
     sizes = found.coupling.collected.sizes
     timed = budget.in_steps
-    steps = found.steps if timed else {}
-    for tried in _multiples(found, options, steps):
-        multiple, every, single = tried
-        widths = {g.name: allowed_widths(g, every, sizes, single) for g in groups}
+    for ladder in _ladders(found, groups, options, budget):
+        multiple, single, widths = ladder
         most = _without_free(groups, measured, widths, start or {})
         allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, most)
         if allocation.met:
@@ -77,16 +75,30 @@ def choose(
     return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
 
 
-def _multiples(
-    found: Analysis, options: Options, steps: Mapping[Axis, int]
-) -> list[tuple[int, int, Mapping[Axis, int]]]:
-    """List what to try in turn: the multiple to report, that of all widths, and of single axes."""
+_Ladder = tuple[int, Mapping[Axis, int], Mapping[str, Sequence[int]]]
+
+
+def _ladders(
+    found: Analysis, groups: Sequence[Group], options: Options, budget: Budget
+) -> Iterator[_Ladder]:
+    """Yield widths to try in turn, with the multiples they keep to: all of them, and by axis."""
+    sizes = found.coupling.collected.sizes
+    steps = found.steps if budget.in_steps else {}
+
+    def ladder(multiple: int, every: int, single: Mapping[Axis, int]) -> _Ladder:
+        return multiple, single, {g.name: allowed_widths(g, every, sizes, single) for g in groups}
+
     if options.multiple_of:
-        return [(options.multiple_of, options.multiple_of, steps)]
-    if steps:
+        yield ladder(options.multiple_of, options.multiple_of, steps)
+    elif steps:
+        yield 1, steps, {g.name: paying_widths(g, sizes, steps) for g in groups}
         below = {axis: min(step, _COARSE) for axis, step in steps.items()}
-        return [(1, 1, steps), *([(1, 1, below)] if below != steps else [])]
-    return [(_COARSE, 1, coarse_axes(found)), (1, 1, {})]
+        if below != steps:
+            yield ladder(1, 1, below)
+    else:
+        yield ladder(_COARSE, 1, coarse_axes(found))
+        if not budget.price:  # another price is no reason for widths that are slow
+            yield ladder(1, 1, {})
 
 
 def coarse_axes(found: Analysis) -> dict[Axis, int]:

@@ -7,9 +7,11 @@ from types import MappingProxyType
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.relations import Axis
 
-__all__ = ["allowed_widths"]
+__all__ = ["allowed_widths", "paying_widths"]
 
 _NARROWEST = 0.1  # share of a group's channels that always stays
+_PARTS = (2, 4)  # of a step, that are faster again where they are all that is left
+_PART = 4  # multiple that parts of a step keep to
 
 
 def allowed_widths(
@@ -54,3 +56,18 @@ def allowed_widths(
     rest = 0 if whole else group.size % step
     narrower = [w for w in range(group.size - 1, least - 1, -1) if w % step == rest]
     return [group.size, *narrower]
+
+
+def paying_widths(group: Group, sizes: Mapping[Axis, int], steps: Mapping[Axis, int]) -> list[int]:
+    """List the widths that pay, widest first: whole steps, and halves and quarters of the first.
+
+    Between steps a width takes as long as the next one. Below the first, kernels for half as many
+    channels take over; what lies between such parts is often slower than the whole step.
+
+    Parameters and result as in :func:`allowed_widths`.
+    """
+    found = allowed_widths(group, 1, sizes, steps)
+    for part in _PARTS:
+        finer = {axis: max(step // part, min(step, _PART)) for axis, step in steps.items()}
+        found += [w for w in allowed_widths(group, 1, sizes, finer) if w < found[-1]]
+    return found

@@ -85,7 +85,7 @@ def test_steps_and_times_are_found(operators):
             continue
         assert set(entry.pays.steps) == {16}
         for levels in entry.levels:
-            assert all(level % 16 == 0 for level in levels[:-1] if level > 4)
+            assert all(level % 16 == 0 for level in levels[:-1] if level > 8)
             assert (4 in levels) == (4 < levels[-1] <= 32)  # what has few steps, below the first
         for widths in itertools.product(*entry.levels):
             assert entry.at(widths) == pytest.approx(stairs_of_16(operator.at(widths)))

@@ -6,7 +6,8 @@
 Prints per network the measured ratio with its 99 % interval, whose upper end must keep the ratio,
 or the refusal; the MACs ratio beside the latency ratio; on the scoring samples, which had no part
 in it, the disagreement with the original's classes and the relative error of the output.
-``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours.
+``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours, with
+the 95 % interval of the difference on the same samples (above 0: ours lost less).
 ``--peers`` cuts the network with torch-pruning to the same MACs, and prints what that does to the
 latency (needs torch and torch-pruning; the digits networks are rebuilt with random weights).
 ``--no-branches`` keeps all residual branches, which takes less time.
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Session
 _CLOSE = 0.02  # of the latency ratio: near enough to compare drops
 _TRIES = 6
 _SHARE = 0.5  # of the row limit after which no further try is begun
+_FLOOR, _CEILING = 0.03, 0.98  # ratios of MACs that are worth a try
 _GRACE = 1.2  # times the limit after which a row that does not stop by itself is ended
 KINDS = {"ours": "", "rival": "  by MACs alone", "peer": "  torch-pruning"}
 
@@ -62,10 +64,17 @@ class Row:
     error: float | None = None
     refused: str = ""
     seconds: float = 0.0
+    lost: Sequence[float] = ()
+    errors: Sequence[float] = ()
 
     @property
     def key(self) -> tuple[str, str, float]:
         return self.kind, self.network, self.asked
+
+    def less(self, other: "Row") -> str:
+        """Say what it loses less than another row on the same samples."""
+        pairs = ((self.lost, other.lost), (self.errors, other.errors))
+        return " error ".join("{:+.4f} ({:+.4f} to {:+.4f})".format(*gap(*p)) for p in pairs)
 
     def __str__(self) -> str:
         name = KINDS[self.kind] or f"{self.network:24} {self.asked:.2f}"
@@ -79,17 +88,24 @@ class Row:
         return f"{name:29}  {what}  {self.seconds:.0f} s"
 
 
+def gap(mine: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of what another loses more per sample, and its 95 % interval."""
+    more = np.subtract(other, mine)
+    half = 1.96 * more.std(ddof=1) / np.sqrt(len(more))
+    return float(more.mean()), float(more.mean() - half), float(more.mean() + half)
+
+
 def networks() -> dict[str, Network]:
     return {n.name: n for n in (*own_networks(), *shared_networks()) if n.present}
 
 
 @dataclass(frozen=True)
 class Made:
-    """A report, and what was lost on the scoring samples."""
+    """A report, and what was lost on each of the scoring samples."""
 
     report: Report
-    disagreement: float
-    error: float
+    lost: Sequence[float]
+    errors: Sequence[float]
 
     @property
     def latency(self) -> float:
@@ -105,52 +121,74 @@ def pruned(network: Network, folder: Path, **choices: object) -> Made:
     report = run(network.path, folder / "out.onnx", options, force=True)
     before = original(network)
     after = outputs(folder / "out.onnx", network.score()[0])
-    old, new = (
-        np.concatenate([np.concatenate([a.reshape(len(a), -1) for a in b], 1) for b in side])
-        for side in ([[a for a in b if a.dtype.kind == "f"] for b in s] for s in (before, after))
-    )
-    error = float(np.sqrt(((new - old) ** 2).sum() / (old**2).sum()))
-    return Made(report, float((classes(before) != classes(after)).mean()), error)
+    old, new = (flat(side) for side in (before, after))
+    squares = ((new - old) ** 2).sum(1) / (old**2).sum(1).mean()
+    other = classes(before) != classes(after)
+    other = other.reshape(len(old), -1).mean(1)
+    return Made(report, other.round(4).tolist(), squares.round(6).tolist())
+
+
+def flat(found: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Join all float outputs, a row per sample."""
+    rows = [[a.reshape(len(a), -1) for a in batch if a.dtype.kind == "f"] for batch in found]
+    return np.concatenate([np.concatenate(batch, 1) for batch in rows])
 
 
 def reached(row: Row, made: Made, refused: str = "") -> Row:
     """Fill in what came of it."""
     found = made.report.ratios
     low, high = found.latency_interval or (None, None)
-    return Row(
-        *row.key, found.latency, low, high, found.macs, made.disagreement, made.error, refused
-    )
+    lost, error = float(np.mean(made.lost)), float(np.sqrt(np.mean(made.errors)))
+    figures = (found.latency, low, high, found.macs, lost, error, refused)
+    return Row(*row.key, *figures, lost=made.lost, errors=made.errors)
 
 
 def ours(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     """Ask for the latency."""
     network = networks()[row.network]
-    made = pruned(network, folder, latency=row.asked, cache=given.cache, branches=given.branches)
+    made = pruned(network, folder, latency=row.asked, **choices(given))
     return reached(row, made)
 
 
 def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     """Cut by MACs alone, to the ratio whose latency is the one that is asked for."""
     network, wanted = networks()[row.network], given.to_latency
-    low, high, middle = 0.05, 1.0, given.to_macs
     end = time.monotonic() + _SHARE * given.row_limit
-    tried: list[Made] = []
+    tried: dict[float, Made] = {}
+    failed = 0.0
+    ratio = given.to_macs
     for _ in range(_TRIES):
         try:
-            made = pruned(network, folder, macs=middle, cache=given.cache, branches=given.branches)
+            tried[ratio] = pruned(network, folder, macs=ratio, **choices(given))
         except OnnxPruneError:
-            low = middle
-        else:
-            tried.append(made)
-            if abs(made.latency - wanted) <= _CLOSE or time.monotonic() > end:
-                break
-            low, high = (middle, high) if made.latency < wanted else (low, middle)
-        middle = (low + high) / 2
+            failed = max(failed, ratio)
+        near = any(abs(made.latency - wanted) <= _CLOSE for made in tried.values())
+        if near or time.monotonic() > end:
+            break
+        ratio = guessed({r: made.latency for r, made in tried.items()}, wanted, failed)
+        if ratio in tried:
+            break
     if not tried:
         return Row(*row.key, refused="no ratio of MACs can be reached")
-    best = min(tried, key=lambda made: abs(made.latency - wanted))
+    best = min(tried.values(), key=lambda made: abs(made.latency - wanted))
     near = abs(best.latency - wanted) <= _CLOSE
     return reached(row, best, "" if near else "(the nearest that was found)")
+
+
+def guessed(latencies: Mapping[float, float], wanted: float, failed: float) -> float:
+    """Return the ratio of MACs to try: on the line through the two nearest, 1 costing 1."""
+    known = sorted({**latencies, 1.0: 1.0}.items(), key=lambda one: abs(one[1] - wanted))[:2]
+    if len(known) < 2:
+        return (failed + 1.0) / 2
+    (near, time_near), (far, time_far) = known
+    slope = (time_far - time_near) / (far - near)
+    guess = near + (wanted - time_near) / slope if slope > 0 else (near + failed) / 2
+    return round(min(max(guess, (failed + near) / 2 if failed else 0.0, _FLOOR), _CEILING), 3)
+
+
+def choices(given: argparse.Namespace) -> dict[str, object]:
+    """Return what is the same for every cut."""
+    return {"cache": given.cache, "branches": given.branches, "time_limit": given.time_limit}
 
 
 def peer(row: Row, folder: Path, given: argparse.Namespace) -> Row:
@@ -181,7 +219,7 @@ def done_apart(row: Row, given: argparse.Namespace, *more: str) -> Row:
     """Do a row in a process of its own."""
     command = [sys.executable, __file__, "--row", row.kind, "--only", row.network, *more]
     command += ["--latency", str(row.asked), "--cache", str(given.cache)]
-    command += ["--row-limit", str(given.row_limit)]
+    command += ["--row-limit", str(given.row_limit), "--time-limit", str(given.time_limit)]
     command += [] if given.branches else ["--no-branches"]
     start = time.monotonic()
     try:
@@ -215,9 +253,12 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
             if found.latency is None:
                 continue
             to = ("--to-latency", str(found.latency), "--to-macs", str(found.macs))
-            for kind in ("rival", "peer"):
-                if getattr(given, f"{kind}s" if kind == "peer" else kind):
-                    yield one(Row(kind, name, asked), *to)
+            if given.rival:
+                yield (other := one(Row("rival", name, asked), *to))
+                if other.lost:
+                    print(f"{'':29}  ours lost less by {found.less(other)}")
+            if given.peers:
+                yield one(Row("peer", name, asked), *to)
 
 
 def summary(found: Sequence[Row]) -> Iterator[str]:
@@ -230,9 +271,13 @@ def summary(found: Sequence[Row]) -> Iterator[str]:
     for what in ("disagreement", "error") if rivals else ():
         pairs = [(getattr(mine[r.network, r.asked], what), getattr(r, what)) for r in rivals]
         less, same = sum(a < b for a, b in pairs), sum(a == b for a, b in pairs)
+        field = {"disagreement": "lost", "error": "errors"}[what]
+        gaps = [gap(getattr(mine[r.network, r.asked], field), getattr(r, field)) for r in rivals]
+        better, worse = sum(low > 0 for _, low, _ in gaps), sum(high < 0 for *_, high in gaps)
         yield (
             f"{what} at the same latency, against MACs alone: smaller on {less}, equal on {same}, "
-            f"larger on {len(pairs) - less - same}"
+            f"larger on {len(pairs) - less - same}; beyond chance: smaller on {better}, larger on "
+            f"{worse}"
         )
 
 
@@ -244,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rival", action="store_true")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--branches", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--time-limit", type=float, default=Options().time_limit, metavar="S")
     parser.add_argument("--row-limit", type=float, default=600.0, metavar="S")
     parser.add_argument("--rows", type=Path, default=Path("latency_rows.jsonl"))
     parser.add_argument("--again", action="store_true", help="do rows anew that are known")

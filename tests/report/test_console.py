@@ -146,7 +146,7 @@ class TestBench:
         text = shown(bench)
         assert ["A", "a.onnx", "0.400", "0.500", "0.600"] in cells(text)
         assert ["B", "b.onnx", "0.300", "0.400", "0.500"] in cells(text)
-        assert "B is faster, by the cpu clock" in text
+        assert "B against A: faster, by the cpu clock" in text
         assert "wall: B / A 0.900 (99 %: 0.500 to 1.400)" in text
         assert "6 pairs of sessions, 120 runs, threads: 1, CPUExecutionProvider" in text
 

@@ -12,13 +12,13 @@ from onnxprune.bench.operators import find_operators
 from onnxprune.bench.sweep import fill
 from onnxprune.bench.table import LatencyTable, save_table
 from onnxprune.coupling.relations import Axis
-from onnxprune.errors import BudgetError, InputError
+from onnxprune.errors import BudgetError, InputError, UsageError
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.session import Session
-from onnxprune.search import stages
+from onnxprune.search import pricing, stages
 from onnxprune.selection import pace as room
 from onnxprune.selection.cuttable import cuttable
 from onnxprune.selection.pace import paced
@@ -86,9 +86,11 @@ def test_widths_are_on_the_stairs(net, tmp_path, monkeypatch, step):
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert {g["step"] for g in plan["groups"]} == {step}
     assert any("predicted from" in w for w in report.warnings)
+    assert any("the table predicts 0." in w for w in report.warnings)
 
 
 def test_where_steps_do_not_reach_widths_go_below_the_first(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(pricing, "_PRICES", ())  # these know no steps
     monkeypatch.setattr(stages, "measure", ratio_of(0.2))
     stairs = lambda o: 1e4 * np.prod([-(-w // 32) * 32 if w >= 16 else w for w in o.widths])  # noqa: E731
     table = table_of(net, stairs, tmp_path / "table.json")
@@ -108,6 +110,12 @@ def test_a_table_where_pruning_does_not_pay_writes_nothing(net, tmp_path, monkey
     with pytest.raises(BudgetError, match=r"--latency 0.9 cannot be met: the nearest is latency 1"):
         pipeline.run(net, tmp_path / "out.onnx", options(table, latency=0.9))
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_table_that_serves_nothing_is_refused(net, tmp_path):
+    table = table_of(net, steps_of(8), tmp_path / "table.json")
+    with pytest.raises(UsageError, match="--latency-table serves --latency"):
+        pipeline.run(net, tmp_path / "out.onnx", options(table, macs=0.7))
 
 
 def test_a_clock_that_denies_what_the_table_says_writes_nothing(net, tmp_path, monkeypatch):

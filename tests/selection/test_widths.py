@@ -5,7 +5,7 @@ import pytest
 
 from onnxprune.coupling.groups import Group, Member
 from onnxprune.coupling.relations import Axis
-from onnxprune.selection.widths import allowed_widths
+from onnxprune.selection.widths import allowed_widths, paying_widths
 from tests import nets
 
 
@@ -80,3 +80,20 @@ def test_heads_go_one_by_one_where_their_width_is_a_multiple():
         assert allowed_widths(made, 32, sizes) == [4, 2]
         dims = next(g for g in found.coupling.groups if g.name == f"{made.name}#2")
         assert allowed_widths(dims, 4, sizes) == [16, 12, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("channels", "step", "widths"),
+    [
+        (64, 16, [64, 48, 32, 16, 8]),
+        (32, 32, [32, 16, 8]),
+        (16, 16, [16, 8, 4]),
+        (16, 8, [16, 8, 4]),
+        (12, 4, [12, 8, 4]),
+        (6, 1, [6, 5, 4, 3, 2, 1]),
+    ],
+)
+def test_below_the_first_step_only_parts_of_it_pay(channels, step, widths):
+    made, sizes = group((1, channels, channels))
+    (axis,) = sizes
+    assert paying_widths(made, sizes, {axis: step}) == widths
