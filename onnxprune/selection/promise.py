@@ -67,6 +67,7 @@ def keep_latency(
     """
     tried: list[Kept] = []
     target = ratio if first is None else first
+    last = False
     for _ in range(_TRIES):
         settled, last = _settle(settle_at, target, known=bool(tried))
         if settled is None or any(_same(settled, t) for t in tried):
@@ -78,7 +79,7 @@ def keep_latency(
         target = _next(ratio, tried)
     kept = [t for t in tried if t.high <= ratio]
     if not kept:
-        raise _missed(ratio, min(tried, key=lambda t: t.high).timed)
+        raise _missed(ratio, min(tried, key=lambda t: t.high).timed, end=last)
     return min(kept, key=lambda t: t.settled.selection.allocation.error)
 
 
@@ -113,14 +114,15 @@ def _same(settled: Settled, other: Kept) -> bool:
     return settled.selection.allocation.widths == other.settled.selection.allocation.widths
 
 
-def _missed(ratio: float, timed: BenchReport) -> BudgetError:
+def _missed(ratio: float, timed: BenchReport, *, end: bool = False) -> BudgetError:
     assert timed.ratio is not None
     assert timed.interval is not None
     low, high = timed.interval
     what = "" if timed.verdict == "faster" else f", {timed.verdict}"
+    why = "; the rest is not spent in what may get narrower" if end else ""
     return BudgetError(
         f"--latency {ratio:g} cannot be met: the nearest that was measured is {timed.ratio:.3f} "
-        f"({low:.3f} to {high:.3f}{what}), and the upper end is what counts",
+        f"({low:.3f} to {high:.3f}{what}), and the upper end is what counts{why}",
         {"latency": high},
     )
 
