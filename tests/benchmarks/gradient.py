@@ -243,7 +243,6 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
         np.savez(data, **{name: network.calibration()[:samples]})
         problem = look(network.name, network.path, data, samples)
     notes = Notes()
-    spent = seconds(lambda: None)
     start = time.process_time()
     measured = problem.sketch(notes, check=False)
     spent = time.process_time() - start
@@ -251,10 +250,8 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
     rng = np.random.default_rng(1)
     every = [(g, c) for g in groups for c in range(g.size)]
     picks = [every[i] for i in rng.permutation(len(every))[:channels]]
-    masked = Masked(
-        problem.found.view, problem.found.traces[0], problem.found.coupling, groups,
-        problem.outputs, problem.feeds,
-    )  # fmt: skip
+    seen = problem.found.view, problem.found.traces[0], problem.found.coupling
+    masked = Masked(*seen, groups, problem.outputs, problem.feeds)
     exact = np.array([masked.error(g, [c]) for g, c in picks])
     found = np.array([measured.groups[g.name].scores[c] for g, c in picks])
     timed = [picks[i] for i in rng.permutation(len(picks))[:6]]
@@ -262,32 +259,51 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
     methods = {r.method for r in measured.groups.values()}
     least = seconds(lambda: problem.sketch(Silent(), check=False, cotangents=1))
     names = np.array([g.name for g, _ in picks])
-    inner = [
-        spearmanr(exact[names == n], found[names == n]).statistic
+    inner = {
+        n: spearmanr(exact[names == n], found[names == n]).statistic
         for n in dict.fromkeys(names)
         if (names == n).sum() >= 6
-    ]
+    }
+    weakest = min(groups, key=lambda g: inner.get(g.name, 2.0))
     count = sum(len(next(iter(f.values()))) for f in problem.feeds)
+    ratios = (naive * len(every) / cost for cost in (spent, least, 2 * problem.forward()))
     return (
         f"{network.name:24} {count:4d} {len(every):6d} {len(picks):5d}"
-        f" {spearmanr(exact, found).statistic:7.3f} {np.nanmean(inner) if inner else np.nan:7.3f}"
-        f" {np.nanmin(inner) if inner else np.nan:7.3f} {spent:7.2f} s"
-        f" {naive * len(every) / spent:7.0f}x {naive * len(every) / least:7.0f}x"
+        f" {spearmanr(exact, found).statistic:7.3f}"
+        f" {np.nanmean([*inner.values()]) if inner else np.nan:7.3f}"
+        f" {whole_group(masked, weakest, measured) if inner else '':29}"
+        f" {spent:7.2f} s {' '.join(f'{ratio:7.0f}x' for ratio in ratios)}"
         f" {measured.runs:6d} {'+'.join(sorted(methods))}"
     )
 
 
+def whole_group(masked: Masked, group: Group, measured: Sensitivity) -> str:
+    """Rank correlation over all channels of a group; of the exact scores of halves of the samples;
+    how much its scores vary; its size."""
+    parts = np.array([masked.errors(group, [c]) for c in range(group.size)])
+    exact = parts.sum(axis=1)
+    rank = spearmanr(exact, measured.groups[group.name].scores).statistic
+    halves = spearmanr(parts[:, ::2].sum(axis=1), parts[:, 1::2].sum(axis=1)).statistic
+    spread = np.subtract(*np.log10(np.quantile(exact[exact > 0], [0.9, 0.1])))
+    return f"{rank:7.3f} {halves:7.3f} {spread:6.1f} {group.size:5d}"
+
+
 def quality(names: list[str], samples: int, channels: int) -> Iterator[str]:
     yield (
-        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'rho':>7} {'in grp':>7} {'worst':>7}"
-        f" {'sketch':>9} {'naive*':>8} {'most**':>8} {'passes':>6} method"
+        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'rho':>7} {'in grp':>7}"
+        f" {'worst*':>7} {'halves':>7} {'spread':>6} {'size':>5}"
+        f" {'sketch':>9} {'naive**':>8} {'one***':>8} {'most':>8} {'passes':>6} method"
     )
     for network in (*own_networks(), *shared_networks()):
         if network.path.exists() and (not names or network.name in names):
             big = network.path.stat().st_size > 5e6
             yield quality_row(network, samples, channels // 4 if big else channels)
-    yield "* the same samples; extrapolated from six random channels"
-    yield "** with one cotangent per sample: less than a pass forward and one back nothing can take"
+    yield "* of groups with six probes or more the weakest by these; all its channels: rank"
+    yield "  correlation, that of the exact scores of halves of the samples with one another,"
+    yield "  decades between the tenths with the highest and the lowest scores, channels"
+    yield "** times as long: the same samples, extrapolated from six random channels"
+    yield "*** with one cotangent per sample; then, if a pass back took no longer than one forward,"
+    yield "  and nothing else any time: more than that nothing can save"
 
 
 def main() -> None:

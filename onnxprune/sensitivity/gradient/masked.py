@@ -53,12 +53,16 @@ class Masked:
 
     def error(self, group: Group, channels: Sequence[int]) -> float:
         """Return the relative squared change of the output with some channels gone."""
+        return float(self.errors(group, channels).sum())
+
+    def errors(self, group: Group, channels: Sequence[int]) -> NDArray[np.float64]:
+        """Return what each feed adds to that, shape (feeds,)."""
         if not len(channels):
-            return 0.0
+            return np.zeros(len(self._feeds))
         gone = [(group, channels)]
         keeps = keep_masks(gone, self._sizes)
         vectors = (
             self._change.vector(number, self._run(feed, gone), keeps)
             for number, feed in enumerate(self._feeds)
         )
-        return float(sum((v.astype(np.float64) ** 2).sum() for v in vectors))
+        return np.array([(v.astype(np.float64) ** 2).sum() for v in vectors])
