@@ -10,8 +10,9 @@ a session, run it. One thread, process CPU time, medians over rounds. Columns: `
 ratio when samples that a channel is silent on are run all the same, and channels one by one where
 samples are few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``, what the
 removals cannot do without over the time taken: multiply-accumulates of what lies downstream, of
-the first readers one channel's share, at the peak of matrix products that is measured in the same
-round; ``no pad``, the same without products with padding, which small maps here do without.
+the first readers one channel's share, of those behind a normalization none, at the peak of matrix
+products that is measured in the same round; ``no pad``, the same without products with padding,
+which small maps here do without.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from gradient import Problem, look, mobilenet2, resnet18, seconds, transformer
 
 from onnxprune.coupling.groups import Group
 from onnxprune.model.view import Node
+from onnxprune.runtime.carried import carried
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
@@ -93,11 +95,13 @@ def filled(problem: Problem, node: Node) -> float:
 
 def floor(problem: Problem, group: Group) -> np.ndarray:
     """Multiply-accumulates that one channel's removal takes, per sample: what lies downstream of
-    it in full, and of its first readers the one channel's share; and without padding's."""
+    it in full, of its first readers the one channel's share, nothing of linear layers that it is
+    carried to through a normalization; and without padding's."""
     found, view = problem.found, problem.found.view
     axes = [m.axis for m in group.members if m.axis in found.coupling.contracts]
     gated = gate(view, found.traces[0], found.coupling, axes)
-    known = set(shortened(gated, found.traces[0].shapes).known.values())
+    shapes = found.traces[0].shapes
+    known = set(carried(shortened(gated, shapes), shapes).known.values())
     sizes, exits = found.coupling.collected.sizes, found.coupling.contracts
     share = {
         number: m.positions[0].size / sizes[m.axis]
@@ -115,7 +119,9 @@ def floor(problem: Problem, group: Group) -> np.ndarray:
         macs[term.node] = macs.get(term.node, 0.0) + term.cost.macs
     total = np.zeros(2)
     for number, node in ((number, view.by_index[number]) for number in seen):
-        least = macs.get(node.name, 0.0) * (share[number] if known & {*node.outputs} else 1.0)
+        least = macs.get(node.name, 0.0) * (
+            share.get(number, 0.0) if known & {*node.outputs} else 1.0
+        )
         total += least, least * filled(problem, node)
     return total
 
