@@ -107,7 +107,7 @@ def proven(found: Analysis, heads: Sequence[Turned]) -> bool:
     """Say whether the model with all dims turned, and none cut, is the same function."""
     turn = turn_heads(found, heads, WHOLE)
     sites = dense_sites(found.view, found.traces[0], found.coupling)
-    whole = turned(found.view.model, found.view, sites, WHOLE, [turn]).model
+    whole = turned(found.view.real, found.view, sites, WHOLE, [turn]).model
     return not found.verifier.objection(found.verifier.error(whole, WHOLE), WHOLE)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from onnxprune.layers.attention import find_pairs
 from onnxprune.layers.heads import Turned
@@ -126,6 +127,19 @@ def look(attention, folder):
     return nets.look(net.model({"x": ("N", PLACES, WIDTH)}, net.linear(hidden, WIDTH, 3)), folder)
 
 
+def halved(attention):
+    """Return the network with its numbers in half precision."""
+    net = nets.Net(4)
+    out = net.linear(net.op("Tanh", net.linear(attention(net), WIDTH, WIDTH)), WIDTH, 3)
+    half = TensorProto.FLOAT16
+    model = net.model({"x": ("N", PLACES, WIDTH)}, out, types={"x": half, out: half})
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor.name))
+    return model
+
+
 def pairs_of(found):
     sites = dense_sites(found.view, found.traces[0], found.coupling)
     return find_pairs(found.view, found.traces[0], sites, found.probes[0])
@@ -137,6 +151,13 @@ def test_heads_are_found_however_they_are_written(attention, tmp_path):
     pairs = pairs_of(found)
     assert sorted(pair.read for pair in pairs) == [False, True]
     assert all(pair.ours.shape == pair.theirs.shape == (HEADS, DIMS) for pair in pairs)
+    assert proven(found, [Turned(pair, any_bases(pair)) for pair in pairs])
+
+
+def test_what_rounds_to_halves_is_proven_on_its_clone(tmp_path):
+    found = nets.look(halved(packed), tmp_path)
+    pairs = pairs_of(found)
+    assert len(pairs) == 2
     assert proven(found, [Turned(pair, any_bases(pair)) for pair in pairs])
 
 
