@@ -29,7 +29,7 @@ from onnxprune.layers.student import Student
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
-from onnxprune.recovery.ridge import Moments, Solution, solve
+from onnxprune.recovery.ridge import Moments, Solution, bias_of, pool, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
 from onnxprune.rewrite.keeps import Keeps, narrow
@@ -66,11 +66,12 @@ class _Sweep:
     def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
         """Refit one layer, as if the normalization behind it were folded in: outputs compare."""
         weight = self.student.read(site.weight)
-        if weight is None or not self.student.owns(site.weight):
+        if weight is None:
             return
         groups = self.student.groups(site.node.index)
         start = weight_blocks(site, weight, groups).astype(np.float64)
-        if start.shape[1] > _WIDEST:
+        if start.shape[1] > _WIDEST or not self.student.owns(site.weight):
+            self.match(site, weight, start, targets, places)
             return
         scale = self.scale(site, groups)
         solution = self.solution(site, weight, start * scale, targets, places)
@@ -81,6 +82,45 @@ class _Sweep:
         if site.bias is not None:
             bias = (solution.bias / scale[:, 0]).reshape(-1).astype(weight.dtype)
             self.student.write_bias(site.weight, site.bias, bias)
+
+    def match(
+        self,
+        site: Site,
+        weight: Array,
+        start: NDArray[np.float64],
+        targets: Sequence[Rows],
+        places: Places | None,
+    ) -> None:
+        """Shift each output of a layer that is not solved for; scale it, if the weight is its own.
+
+        What batch statistics taken anew would do, with the least squared error instead of the
+        same variance.
+        """
+        if site.bias is None:
+            return
+        moments = Moments(_FOLDS)
+        for number, (found, goal) in enumerate(self.goals(site, targets, places, (site.output,))):
+            rows = output_rows(found[site.output], places)
+            moments.add(number % _FOLDS, rows.T[:, :, None], goal.T[:, :, None])
+        fit = pool(moments, list(range(len(moments.counts))), centred=True)
+        same = np.ones(fit.xy.shape)
+        solution = solve(moments, same, centred=True)
+        scaled = self.student.owns(site.weight) and solution.after < solution.before
+        factor = solution.weights if scaled else same
+        shift = bias_of(fit, factor, centred=True)
+        slope = factor[:, 0] - 1
+        change = (shift + slope * fit.x) ** 2 + slope**2 * fit.xx[:, 0] / fit.n
+        if change.sum() < _SAME * (fit.yy / fit.n).sum():
+            return
+        if scaled:
+            blocks = start * factor.reshape(len(start), 1, -1)
+            self.student.write(
+                site.weight, weight_of(site, blocks, weight.shape).astype(weight.dtype)
+            )
+        old = self.student.read(site.bias)
+        held = np.zeros(len(shift)) if old is None else old.reshape(-1).astype(np.float64)
+        bias = shift[:, 0] + factor[:, 0, 0] * held
+        self.student.write_bias(site.weight, site.bias, bias.astype(weight.dtype))
 
     def solution(
         self,
@@ -112,14 +152,22 @@ class _Sweep:
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield rows (groups, n, D) and scaled goals (groups, n, O), feed by feed."""
         scale = self.scale(site, groups).astype(np.float32)
-        seen = self.student.values(site.reads, settled=site.reads[:1])
-        for found, target in zip(seen, targets, strict=True):
+        for found, goal in self.goals(site, targets, places):
             rows = input_rows(site, found[site.source], weight, places, groups)
-            goal = target
-            if site.skip is not None:
-                goal = self.before_norm(site, target - output_rows(found[site.skip], places))
             split = goal.reshape(len(goal), groups, -1).transpose(1, 0, 2)
             yield rows, np.ascontiguousarray(split * scale)
+
+    def goals(
+        self, site: Site, targets: Sequence[Rows], places: Places | None, shown: Sequence[str] = ()
+    ) -> Iterator[tuple[Feeds, Rows]]:
+        """Yield what the cut model shows, and the goals (n, outputs), feed by feed."""
+        seen = self.student.values((*site.reads, *shown), settled=site.reads[:1])
+        for found, target in zip(seen, targets, strict=True):
+            if site.skip is None:
+                yield found, target
+            else:
+                rest = target - output_rows(found[site.skip], places)
+                yield found, self.before_norm(site, rest)
 
     def before_norm(self, site: Site, goal: Rows) -> Rows:
         """Take what a sum should receive back through the normalization in front of it."""

@@ -12,6 +12,7 @@ from onnxprune.model.diff import field_diff
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.recovery import recover as stage
+from onnxprune.recovery import refit as layers
 from onnxprune.recovery.recover import plain, recover, recover_again
 from onnxprune.recovery.refit import Refit, refit
 from onnxprune.rewrite.prove import prove
@@ -160,3 +161,36 @@ def test_the_certifying_samples_stay_unseen(monkeypatch):
     seen = np.concatenate(given)
     assert set(splits.select) <= set(seen)
     assert not set(splits.certify) & set(seen)
+
+
+@pytest.mark.parametrize("why", ["shared", "wide"])
+def test_a_layer_that_is_not_solved_for_is_led_to_the_original_statistics(monkeypatch, why):
+    """Its outputs are shifted; scaled too, unless another layer reads the same weight."""
+    if why == "wide":
+        monkeypatch.setattr(layers, "_WIDEST", 0)
+    else:
+        monkeypatch.setattr(layers.Student, "owns", lambda self, edge: edge.slot != 1)
+    found, proven = halved("digits_resnet_bn")
+    splits = split_samples(len(found.samples), 0)
+    mended = recover(found, proven, splits, **HALF)
+    assert mended.after < 0.9 * mended.before
+    weights = {n.input[1] for n in proven.model.graph.node if n.op_type == "Conv"}
+    assert bool(weights & {*mended.refitted}) == (why == "wide")
+    assert mended.added
+
+
+def test_statistics_that_are_right_stay(monkeypatch):
+    monkeypatch.setattr(layers, "_WIDEST", 0)
+    found = nets.digits("digits_resnet", samples=64)
+    feeds = list(found.samples.feeds(range(64), 16))
+    done = refit(
+        found.view,
+        found.traces[0],
+        found.coupling.collected,
+        found.view.model,
+        {},
+        feeds,
+        seed=0,
+        progress=Silent(),
+    )
+    assert done.refitted == done.added == ()
