@@ -565,6 +565,14 @@ class TestBench:
         with pytest.raises(InputError, match=r"different inputs \(input; image\)"):
             pipeline.bench(RESNET, tmp_path / "other.onnx", QUICK)
 
+    def test_scalar_inputs_are_fed_as_arrays(self, tmp_path):
+        net = nets.Net()
+        y = net.op("Mul", net.op("Gemm", "x", net.weight(8, 4)), "scale")
+        onnx.save(net.model({"x": ("N", 8), "scale": ()}, y), tmp_path / "m.onnx")
+        twice = (tmp_path / "m.onnx", tmp_path / "m.onnx")
+        options = replace(QUICK, data=None)
+        assert pipeline.bench(*twice, options, trials=Trials(pairs=2, runs=1)).ratio > 0
+
     def test_a_batch_joins_samples(self, monkeypatch):
         seen = []
 

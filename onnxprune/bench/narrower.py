@@ -75,4 +75,5 @@ def _fits(spec: InputSpec, shape: Sequence[int]) -> bool:
 
 
 def _first(array: NDArray[np.generic], sizes: Sequence[int]) -> NDArray[np.generic]:
-    return array[tuple(slice(size) for size in sizes)]
+    # Of an array without axes, a slice is no array.
+    return np.asarray(array[tuple(slice(size) for size in sizes)])

@@ -110,6 +110,20 @@ def test_one_shape_for_a_cut_and_a_whole_value():
     assert len(_runs_at(model, x=(5, 9, 8))) == 2
 
 
+def test_new_constants_are_written_in_the_order_of_their_readers():
+    """A constant that computed shapes share has six successors: numbered the same in every run."""
+    net = Net()
+    x, width, names = net.input("n", 8), net.constant([8], "width"), "abcdef"
+    for name in names:
+        shape = net.op("Concat", _number(net, x, 0), width, axis=0)
+        h = net.op("Reshape", net.linear(x, 8, 8, name=name), shape)
+        net.output(net.linear(net.op("Relu", h), 8, 3))
+    looked = look(net)
+    gone = [(looked.group(name), list(range(1 + i))) for i, name in enumerate(names)]
+    assert looked.error(gone) <= TOLERANCE
+    assert list(_new(looked, looked.cut(gone)).values()) == [[0, n] for n in (7, 6, 5, 4, 3, 2)]
+
+
 def test_number_that_reaches_float_arithmetic_keeps_its_value():
     net = Net()
     x = net.linear(net.input("n", 5), 5, 16, name="a")
