@@ -179,7 +179,10 @@ class TestPromise:
             if groups[0].size == 64
             else {axis: np.arange(48) < 24 for axis in gone}
         )
-        alone = [replace(pace, profiles=(terms,)).worst(keeps) for terms in pace.profiles]
+        alone = [
+            replace(pace, profiles=(terms,), totals=(total,)).worst(keeps)
+            for terms, total in zip(pace.profiles, pace.totals, strict=True)
+        ]
         assert mean == pytest.approx(np.mean(alone))
         assert pace.worst(keeps) == max(alone) > min(alone) + 0.01
 
