@@ -26,6 +26,13 @@ def test_backend_model(kind, name, model):
         assert "\n" not in outcome.note
 
 
+def test_a_model_without_floats_goes_through_apply():
+    net = nets.Net()
+    y = net.op("Neg", "x")
+    model = net.model({"x": ("N", 4)}, y, types=dict.fromkeys(("x", y), onnx.TensorProto.INT64))
+    assert backend.look("x", "y", model) == backend.Outcome("y", "x", "identity")
+
+
 def test_what_is_wrong_is_told(monkeypatch):
     model = nets.mlp(4, 6, 3)
     assert backend.look("x", "y", model).state == "cut"

@@ -8,6 +8,7 @@ import onnx
 
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits
+from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.quality.certificate import discordant_interval, share_interval, upper_bound
 from onnxprune.quality.judge import Judge
@@ -62,7 +63,7 @@ def describe(
 
 def state(
     found: Analysis, model: onnx.ModelProto, proven: Proven, splits: Splits, options: Options
-) -> tuple[Drop, list[str]]:
+) -> tuple[Drop | None, list[str]]:
     """Describe what a model lost of which nothing was promised.
 
     Parameters
@@ -76,9 +77,12 @@ def state(
 
     Returns
     -------
-    drop : Drop
+    drop : Drop, optional
+        None of a model that computes no floats: a cut has nothing to change there.
     remarks : list of str
     """
+    if not float_frontier(found.view, found.traces[0]):
+        return None, []
     judge = Judge(found, splits, options)
     held = [judge.losses(model, splits.certify, proven.keeps)]
     return describe(judge, unlimited(found, splits, judge, options), held, proven, splits)

@@ -27,7 +27,7 @@ from onnxprune.quality.metrics import (
 )
 from onnxprune.quality.user import user_losses
 from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow, widen
-from onnxprune.runtime.session import Session, with_outputs
+from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 
 __all__ = ["Judge"]
 
@@ -166,7 +166,7 @@ class Judge:
                 if number not in seen:
                     seen.add(number)
                     fresh.append(place)
-            before = narrow(self._original.run(feed, self._names), rest)
+            before = narrow(self._reference(feed), rest)
             after = widen(session.run(narrow(feed, keeps), self._names), scored)
             if self._whole:
                 yield rows[:1], _lifted(before), _lifted(after)
@@ -177,11 +177,19 @@ class Judge:
                 )
                 yield [rows[k] for k in fresh], old, new
 
+    def _reference(self, feed: Feeds) -> dict[str, Array]:
+        try:
+            return self._original.run(feed, self._names)
+        except RunFailedError as error:
+            advice = "; give typical inputs with --data" if self._samples.synthetic else ""
+            msg = f"onnxruntime cannot run the model on every sample: {error}{advice}"
+            raise InputError(msg) from error
+
     def _layout(self, indices: Indices) -> tuple[bool, int]:
         """Say whether outputs go by run and not by sample, and how many samples make a run."""
         for batch in (_BATCH, 1):
             rows, feed = next(self._samples.batches(indices, batch))
-            outputs = self._original.run(feed, self._names).values()
+            outputs = self._reference(feed).values()
             if self._samples.stacked and all(
                 hasattr(a, "shape") and a.ndim and len(a) == len(rows) for a in outputs
             ):

@@ -106,7 +106,7 @@ def report(
     proven: Proven,
     recovered: Recovered,
     timed: BenchReport,
-    drop: Drop,
+    drop: Drop | None,
     options: Options,
     remarks: Sequence[str],
     measured: Sensitivity | None = None,

@@ -176,6 +176,7 @@ _RARE = [
     OpCase("RegexFullMatch", "", {"x": X((2, 4), "t")}, {"pattern": "a.*"}, "x01 y01", opset=20),
     OpCase("OptionalGetElement", "tensor", {"x": X((2, 4))}, {}, "x01 y01"),
     OpCase("OptionalHasElement", "tensor", {"x": X((2, 4))}, {}, "x01"),
+    OpCase("OptionalHasElement", "nothing", {}, {}, ""),
     OpCase(
         "Col2Im",
         "",

@@ -120,6 +120,16 @@ def test_an_output_that_does_not_go_by_samples_counts_by_run(tmp_path):
     assert len(set(found.values.tolist())) > 30
 
 
+def test_a_sample_that_the_model_does_not_run_on_is_told(tmp_path):
+    net = nets.Net()
+    net.op("Gemm", net.op("Gather", net.weight(4, 8), "x"), net.weight(8, 4))
+    net.nodes[-1].output[0] = "y"
+    model = net.model({"x": ("N",)}, "y", types={"x": TensorProto.INT64})
+    numbers = np.where(np.arange(40) < 4, 1, 9)
+    with pytest.raises(InputError, match="model on every sample: "):
+        judge_of(model, tmp_path, {"x": numbers})
+
+
 @pytest.mark.filterwarnings("error")
 def test_an_output_that_holds_nothing_loses_nothing(tmp_path):
     net = nets.Net()

@@ -122,6 +122,7 @@ def cast_like(op: Op) -> Iterator[Relation]:
 
 @rule("OptionalHasElement")
 def has_element(op: Op) -> Iterator[Relation]:
-    """A tensor is there whatever its size."""
-    for axis in op.x(0).axes():
-        yield Free(op.x(0).axis(axis))
+    """A tensor is there whatever its size; without an input there is none."""
+    for x in op.present():
+        for axis in x.axes():
+            yield Free(x.axis(axis))
