@@ -161,6 +161,20 @@ def fused() -> onnx.ModelProto:
     return net.model(ROWS, net.linear(net.op("Add", normal, total), 8, 3))
 
 
+def resized() -> onnx.ModelProto:
+    """A coarse map is resized to what the shape of a fine one says, and added to it."""
+    net = Net()
+    coarse = net.op("Relu", net.conv("x", 3, 6, strides=[2, 2]))
+    fine = net.conv("x", 3, 5)
+    first, second, last = (net.const(np.array([n])) for n in (0, 2, 4))
+    start = net.op("Slice", net.op("Shape", coarse), first, second)
+    rest = net.op("Slice", net.op("Shape", fine), second, last)
+    sizes = net.op("Concat", start, rest, axis=0)
+    large = net.op("Resize", coarse, "", "", sizes, mode="nearest")
+    y = net.op("Add", net.conv(large, 6, 4), net.conv(fine, 5, 4))
+    return net.model({"x": ("N", 3, 8, 8)}, y)
+
+
 def averaged() -> onnx.ModelProto:
     """A mean over channels (not exact) behind a convolution."""
     net = Net(5)

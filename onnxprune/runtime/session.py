@@ -129,15 +129,28 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str], known: Feeds | No
 def _feed_inner(graph: onnx.GraphProto, needed: set[str], known: Feeds) -> None:
     """Make the inputs of a graph just what its nodes need, of the given and the known values."""
     inputs = [value for value in graph.input if value.name in needed]
+    sizes = _sizes(graph)
     for name in sorted(needed.intersection(known).difference(v.name for v in inputs)):
         array = known[name]
         kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        inputs.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+        shape = array.shape if name in sizes and array.ndim == 1 else [None] * array.ndim
+        inputs.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     del graph.input[:]
     graph.input.extend(inputs)
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(weights)
+
+
+def _sizes(graph: onnx.GraphProto) -> set[str]:
+    """Return what the sizes of a Resize are made of: onnxruntime must know how many they are."""
+    found: set[str] = set()
+    for node in reversed(graph.node):
+        if node.op_type == "Resize":
+            found.update(node.input[1:])
+        elif found.intersection(node.output):
+            found.update(node.input)
+    return found
 
 
 class Session:

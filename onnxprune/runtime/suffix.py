@@ -99,10 +99,7 @@ def make_suffix(
         boundary, wanted = _crossing(delta, outputs, trace, room)
     if not wanted:
         return Suffix(None, {}, (), gated.feeds)
-    known = {
-        name: np.empty([0] * len(trace.shapes[value]), trace.dtypes[value])
-        for name, value in boundary.items()
-    }
+    known = {name: _like(trace, value) for name, value in boundary.items()}
     model = with_outputs(delta.gated.model, wanted, known)
     if steady:
         unroll(model, trace.shapes)
@@ -123,6 +120,12 @@ def _crossing(
     names = within(entering(graph, nodes, reached), graph, size, room)
     wanted = tuple(name for name in outputs if name in reached)
     return {name: delta.known.get(name, name) for name in names}, wanted
+
+
+def _like(trace: Trace, value: str) -> NDArray[np.generic]:
+    """Return an array of a value's type and rank; a vector has its length, too."""
+    shape = trace.shapes[value]
+    return np.empty(shape if len(shape) == 1 else [0] * len(shape), trace.dtypes[value])
 
 
 def _added(node: onnx.NodeProto) -> bool:

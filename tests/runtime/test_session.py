@@ -142,6 +142,15 @@ class TestWithOutputs:
         assert len(copy.graph.node) == len(model.graph.node)
         Session(copy).run({"x": np.ones((1, 5, 12), np.float32)})
 
+    @pytest.mark.parametrize("kind", ["Shape", "Slice", "Concat"])
+    def test_sizes_of_a_resize_may_be_known(self, kind):
+        model, feed = nets.resized(), {"x": np.ones((2, 3, 8, 8), np.float32)}
+        name = next(n.output[0] for n in model.graph.node if n.op_type == kind)
+        y = model.graph.output[0].name
+        inner = Session(with_outputs(model, [name])).run(feed)
+        rest = with_outputs(model, [y], {name: np.zeros_like(inner[name])})
+        assert np.array_equal(Session(rest).run({**feed, **inner})[y], Session(model).run(feed)[y])
+
 
 def test_paths_are_opened_in_a_locale_that_cannot_spell_them(tmp_path):
     path = tmp_path / "mödel 模型.onnx"

@@ -15,6 +15,7 @@ MAKERS = [
     nets.normed,
     nets.fused,
     nets.averaged,
+    nets.resized,
     nets.branching,
 ]
 
