@@ -29,7 +29,7 @@ from onnxprune.layers.student import Student
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
-from onnxprune.recovery.ridge import Moments, Solution, bias_of, pool, solve
+from onnxprune.recovery.ridge import WIDE, Moments, Solution, bias_of, pool, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
 from onnxprune.rewrite.keeps import Keeps, narrow
@@ -41,7 +41,7 @@ __all__ = ["Refit", "refit"]
 Array = NDArray[np.generic]
 Rows = NDArray[np.float32]
 _FOLDS = 4
-_WIDEST = 2400  # D beyond which a layer keeps its weights: the solve takes D^3
+_WIDEST = 5000  # D beyond which a layer keeps its weights: the solve takes D^3
 _SAME = 1e-8  # relative error below which a layer has nothing to mend
 _SILENT = 1e-6  # scale below which a normalization lets nothing through
 _MEMORY = 1 << 29  # bytes of rows that are kept for a gated solve
@@ -131,13 +131,14 @@ class _Sweep:
         places: Places | None,
     ) -> Solution:
         moments = Moments(_FOLDS)
+        gated = site.gate is not None and start.shape[1] <= WIDE
         kept: list[tuple[Rows, Rows]] = []
         for number, pair in enumerate(self.pairs(site, weight, len(start), targets, places)):
             moments.add(number % _FOLDS, *pair)
-            if site.gate is not None:
+            if gated:
                 kept.append(pair)
         solution = solve(moments, start, centred=site.bias is not None)
-        if site.gate is None or sum(x.nbytes + y.nbytes for x, y in kept) > _MEMORY:
+        if not kept or site.gate is None or sum(x.nbytes + y.nbytes for x, y in kept) > _MEMORY:
             return solution
         return solve_gated(
             kept,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxprune.recovery import ridge
 from onnxprune.recovery.ridge import Moments, solve
 
 
@@ -54,6 +55,17 @@ def test_the_errors_are_those_on_held_out_rows(problem):
     left = 800 * 3 / ((y - y.mean(axis=0)) ** 2).sum()
     assert found.before == pytest.approx(left, rel=0.1)
     assert found.after == pytest.approx(left, rel=0.1)
+
+
+def test_of_wide_problems_one_fold_is_held_out(problem, monkeypatch):
+    x, y, w, _ = problem
+    spoilt = y.copy()
+    spoilt[200:300] += 5.0  # of the third fold
+    usual = solved(x, spoilt, w + 0.3)
+    monkeypatch.setattr(ridge, "WIDE", 5)
+    wide = solved(x, spoilt, w + 0.3)
+    np.testing.assert_allclose(wide.weights, usual.weights, atol=1e-2)
+    assert wide.after < 0.5 * usual.after, "the spoilt fold was fitted on, not judged by"
 
 
 def test_noise_is_shrunk_towards_the_start():
