@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from onnxprune.coupling import Coupling, couple
@@ -13,7 +12,6 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.data.profiles import Profile, look
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import InputSpec, input_specs, named_dims
-from onnxprune.data.synthetic import random_feed
 from onnxprune.errors import InputError
 from onnxprune.feeding import DEADLINE, look_first
 from onnxprune.layers.branches import StandIn, without
@@ -62,6 +60,8 @@ class Analysis:
     coupling : Coupling
     probes : tuple of Feeds
         Two random samples for verification; the user's where the model runs on no random ones.
+    plain : Feeds
+        One of ``shapes`` that the model is known to run on.
     steps : mapping of Axis to int
         Widths that pay are multiples of these; empty where nobody asked.
     profiles : tuple of Profile
@@ -83,6 +83,7 @@ class Analysis:
     costs: CostModel
     coupling: Coupling
     probes: tuple[Feeds, ...]
+    plain: Feeds
     steps: Mapping[Axis, int] = field(default_factory=dict)
     profiles: tuple[Profile, ...] = ()
     longer: "Analysis | None" = None
@@ -109,10 +110,9 @@ class Analysis:
 
     def stated_feed(self) -> Feeds:
         """Return one feed at the stated sizes: a real sample where it has them."""
-        example = self.samples.example()
-        if all(example[name].shape == shape for name, shape in self.shapes.items()):
-            return example
-        return random_feed(self.model.proto, self.specs, self.shapes, np.random.default_rng(0))
+        example = self.plain if self.samples.synthetic else self.samples.example()
+        fits = all(example[name].shape == shape for name, shape in self.shapes.items())
+        return example if fits else self.plain
 
     def timed_at(self) -> tuple[Profile, ...]:
         """Return what is timed: the profiles, or the stated sizes."""
@@ -168,6 +168,7 @@ def analyse(source: Path | onnx.ModelProto, options: Options, progress: Progress
         costs=CostModel(view, feeding.seen),
         coupling=coupling,
         probes=probes,
+        plain=plain,
         profiles=look(view, model.proto, specs, *given[:2], options.profiles, DEADLINE),
     )
 

@@ -33,6 +33,15 @@ def test_a_model_without_floats_goes_through_apply():
     assert backend.look("x", "y", model) == backend.Outcome("y", "x", "identity")
 
 
+def test_apply_feeds_no_made_up_sample_that_was_not_tried():
+    net = nets.Net()
+    y = net.op("Div", "x", "d")
+    types = dict.fromkeys(("x", "d", y), onnx.TensorProto.UINT8)
+    model = net.model({"x": (3, 4, 5), "d": (3, 4, 5)}, y, types=types)
+    outcome = backend.look("x", "y", model)
+    assert outcome.state in ("identity", "rejected"), outcome
+
+
 def test_what_is_wrong_is_told(monkeypatch):
     model = nets.mlp(4, 6, 3)
     assert backend.look("x", "y", model).state == "cut"
