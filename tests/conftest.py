@@ -1,6 +1,11 @@
 """What holds for all tests."""
 
+import os
+
 import pytest
+
+# Before NumPy is loaded: threads of its linear algebra wait for each other on busy machines.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
