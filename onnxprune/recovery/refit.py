@@ -131,18 +131,18 @@ class _Sweep:
         places: Places | None,
     ) -> Solution:
         moments = Moments(_FOLDS)
-        gated = site.gate is not None and start.shape[1] <= WIDE
+        gate = site.gate if start.shape[1] <= WIDE else None
         kept: list[tuple[Rows, Rows]] = []
         for number, pair in enumerate(self.pairs(site, weight, len(start), targets, places)):
             moments.add(number % _FOLDS, *pair)
-            if gated:
+            if gate is not None:
                 kept.append(pair)
         solution = solve(moments, start, centred=site.bias is not None)
-        if not kept or site.gate is None or sum(x.nbytes + y.nbytes for x, y in kept) > _MEMORY:
+        if gate is None or sum(x.nbytes + y.nbytes for x, y in kept) > _MEMORY:
             return solution
         return solve_gated(
             kept,
-            self.bounds(site, site.gate, start),
+            self.bounds(site, gate, start),
             solution,
             start,
             centred=site.bias is not None,
