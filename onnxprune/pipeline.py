@@ -29,7 +29,7 @@ from onnxprune.report import summary
 from onnxprune.report.values import Inspection, Report, VerifyReport
 from onnxprune.result import Result
 from onnxprune.rewrite.collapse import collapse
-from onnxprune.rewrite.replay import compare, recut
+from onnxprune.rewrite.replay import compare, recut, repeat
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.front import check_folder, write_front
@@ -307,10 +307,11 @@ def verify(
     wanted = load_plan(plan, load(source))
     found = wanted.shortened(analyse(source, wanted.looking(options), clock))
     clock.stage("verify")
-    report = compare(found, wanted, given)
+    made = repeat(found, wanted)
+    report = compare(found, wanted, made, given)
     if not report.ok or not wanted.rotated:
         return report
-    missing = unproven(found, recut(found, wanted), wanted.rotated - wanted.added)
+    missing = unproven(found, made, wanted.rotated - wanted.added)
     return replace(report, differences=missing, ok=not missing)
 
 
