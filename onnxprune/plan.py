@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxprune import __version__
 from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Keeps, Mask, counted, named
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.layers.branches import Branch, StandIn
@@ -20,7 +21,6 @@ from onnxprune.model.files import write_text
 from onnxprune.model.load import Model
 from onnxprune.options import Options
 from onnxprune.report.json import dumps, read
-from onnxprune.rewrite.keeps import Keeps, Mask, counted, named
 
 __all__ = ["Plan", "load_plan", "make_plan"]
 

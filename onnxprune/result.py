@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import narrow
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.load import Model
 from onnxprune.model.save import check_target, copy, write
 from onnxprune.plan import Plan
 from onnxprune.report.values import Report
-from onnxprune.rewrite.keeps import narrow
 
 __all__ = ["Result"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import InputError
 from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan, make_plan
 from onnxprune.report.json import validate
-from onnxprune.rewrite.keeps import keep_masks
 from tests import nets
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import keep_masks, narrow
 from onnxprune.coupling.relations import Axis
 from onnxprune.lossless.folding import Fold, folded
 from onnxprune.lossless.free import foldable, free_channels
@@ -16,7 +17,6 @@ from onnxprune.lossless.ranges import Constants, seen_constants
 from onnxprune.model.cost import Cost, fractions
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
-from onnxprune.rewrite.keeps import keep_masks, narrow
 from onnxprune.rewrite.prove import Proven, prove
 from onnxprune.rewrite.verify import TOLERANCE, relative_error
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs

@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.rows import weight_blocks
 from onnxprune.layers.sites import Site
 from onnxprune.layers.student import Student
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Fold", "folded"]

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
+from onnxprune.coupling.keeps import by_position
 from onnxprune.layers.sites import Site, find_sites
 from onnxprune.lossless.proven import pads_nothing
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import by_position
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["foldable", "free_channels"]

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import by_position
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import by_position
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 
 __all__ = ["Constants", "seen_constants"]

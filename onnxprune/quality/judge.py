@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
+from onnxprune.coupling.keeps import WHOLE, Keeps, narrow, widen
 from onnxprune.data.splits import Splits
 from onnxprune.data.usercode import UserFunction
 from onnxprune.errors import InputError
@@ -26,7 +27,6 @@ from onnxprune.quality.metrics import (
     judged_by_labels,
 )
 from onnxprune.quality.user import user_losses
-from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow, widen
 from onnxprune.runtime.session import Feeds, RunFailedError, Session, with_outputs
 
 __all__ = ["Judge"]

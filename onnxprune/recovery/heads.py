@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
+from onnxprune.coupling.keeps import WHOLE, Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.attention import Pair, find_pairs
 from onnxprune.layers.heads import Head, Turned, turned_heads
@@ -19,7 +20,6 @@ from onnxprune.layers.readers import dense_sites
 from onnxprune.layers.rows import weight_blocks
 from onnxprune.layers.sites import Site
 from onnxprune.recovery.turn import Turn, turned
-from onnxprune.rewrite.keeps import WHOLE, Keeps
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds
 

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
+from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.data.splits import Splits, affordable
 from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
@@ -22,7 +23,6 @@ from onnxprune.progress import Progress
 from onnxprune.recovery.heads import proven_heads, turn_heads
 from onnxprune.recovery.refit import refit
 from onnxprune.recovery.turn import Turn, find_turns, turned
-from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.sensitivity.output import OutputChange

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.collect import Collected
+from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.recurrent import Recurrence, find_recurrences
 from onnxprune.layers.rows import (
@@ -32,7 +33,6 @@ from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.ridge import WIDE, Moments, Solution, bias_of, pool, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
-from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
 from onnxprune.runtime.trace import Trace
 

@@ -15,11 +15,11 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.slots import Slots
 from onnxprune.layers.student import Student
 from onnxprune.model.view import Edge, Node, View, build_view
-from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["lifelike", "restored", "retuned"]

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.cells import Cell, Part, Rows, Trajectory
 from onnxprune.layers.recurrent import Recurrence
 from onnxprune.layers.student import Student
 from onnxprune.model.view import View
 from onnxprune.recovery.ridge import Moments, solve
-from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["follow"]

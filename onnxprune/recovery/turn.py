@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.readers import Reader, collect_readers, dense_sites
 from onnxprune.layers.rows import weight_blocks, weight_of
@@ -21,7 +22,6 @@ from onnxprune.layers.sites import Site
 from onnxprune.layers.student import Student
 from onnxprune.layers.subspace import is_linear, makers_of, subspace
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Keeps
 from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
 

@@ -11,6 +11,7 @@ import onnx
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Keeps, named, narrow
 from onnxprune.data.splits import Splits
 from onnxprune.layers.branches import dead_nodes
 from onnxprune.model.cost import Cost, CostModel
@@ -33,7 +34,6 @@ from onnxprune.report.values import (
     Report,
 )
 from onnxprune.rewrite.collapse import collapse
-from onnxprune.rewrite.keeps import Keeps, named, narrow
 from onnxprune.rewrite.prove import Proven
 from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
 from onnxprune.runtime.trace import trace

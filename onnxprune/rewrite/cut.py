@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.keeps import Keeps, named, take
 from onnxprune.coupling.relations import Axis
 from onnxprune.coupling.rescale import Rescaled
 from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.sparse import fill
 from onnxprune.model.tensors import from_array
 from onnxprune.model.view import Edge, View
-from onnxprune.rewrite.keeps import Keeps, named, take
 from onnxprune.rewrite.repairs import Site, UnrepresentableError, repair
 from onnxprune.rewrite.shapes import Copy, Patch, ShapeRepair
 from onnxprune.runtime.trace import Trace

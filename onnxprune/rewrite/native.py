@@ -7,10 +7,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from onnxprune.coupling.keeps import WHOLE, Keeps, narrow
 from onnxprune.model.dequantize import is_quantized
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.session import Feeds, RunFailedError, Session
 
 __all__ = ["NativeCheck", "runs_natively"]

@@ -7,8 +7,8 @@ import onnx
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Keeps, keep_masks
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
 
 __all__ = ["Proven", "attempt", "prove"]

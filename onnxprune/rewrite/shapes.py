@@ -9,9 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import Edge, Node, View
-from onnxprune.rewrite.keeps import Keeps
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.single import single
 from onnxprune.runtime.trace import Trace

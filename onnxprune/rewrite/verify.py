@@ -12,11 +12,11 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.errors import InputError
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Keeps, narrow
 from onnxprune.rewrite.native import NativeCheck, runs_natively
 from onnxprune.runtime.branches import force_branches, has_branches
 from onnxprune.runtime.gates import gate

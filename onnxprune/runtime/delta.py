@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from onnxprune.coupling.keeps import Mask
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.scopes import values_read
-from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.gates import Gated, mask_name
 
 __all__ = ["KNOWN", "Delta", "Few", "Shapes", "shortened"]

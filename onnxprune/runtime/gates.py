@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxprune.coupling.groups import Coupling
+from onnxprune.coupling.keeps import per_block
 from onnxprune.coupling.relations import Axis, Contract
 from onnxprune.model.scopes import graphs_of
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import Node, View
-from onnxprune.rewrite.keeps import per_block
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["NORM", "Gated", "gate"]

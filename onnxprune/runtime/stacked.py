@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import Mask, per_block
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Mask, per_block
 from onnxprune.runtime.gates import Gated, mask_name
 from onnxprune.runtime.session import Feeds, RunFailedError, batch_size
 from onnxprune.runtime.suffix import Suffix

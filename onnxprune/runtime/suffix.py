@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import Mask
 from onnxprune.coupling.relations import Axis
-from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.boundary import within
 from onnxprune.runtime.carried import carried
 from onnxprune.runtime.delta import Delta, shortened

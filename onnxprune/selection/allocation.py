@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Mask, keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.cost import Cost, CostModel, fractions
-from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.selection.budget import Budget
 from onnxprune.sensitivity.values import GroupSensitivity
 

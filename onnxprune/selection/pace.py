@@ -16,6 +16,7 @@ from onnxprune.bench.operators import Operator, find_operators
 from onnxprune.bench.sweep import fill, operator_timer
 from onnxprune.bench.table import Entry, LatencyTable, Pays, load_table
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Keeps, keep_masks, narrow
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import UsageError
 from onnxprune.model.cost import Cost, CostModel, Term, fractions
@@ -23,7 +24,6 @@ from onnxprune.model.view import Node
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import Keeps, keep_masks, narrow
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import Feeds, RunFailedError
 from onnxprune.runtime.trace import Trace

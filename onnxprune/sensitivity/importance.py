@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group, Member
+from onnxprune.coupling.keeps import by_position
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import by_position
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["activation_importance"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Mask, keep_masks
 from onnxprune.coupling.relations import Axis
-from onnxprune.rewrite.keeps import Mask, keep_masks
 from onnxprune.runtime.carried import carried
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import Gated, gate

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import Keeps, keep_masks
 from onnxprune.data.splits import Splits, affordable
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
@@ -21,7 +22,6 @@ from onnxprune.recovery.recover import enough, fitting
 from onnxprune.recovery.refit import refit
 from onnxprune.report.wording import counted
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import Keeps, keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths

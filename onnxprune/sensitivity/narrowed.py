@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.keeps import WHOLE, Keeps, narrow
 from onnxprune.layers.heads import Turned
 from onnxprune.layers.readers import Reader, dense_sites
 from onnxprune.layers.recurrent import Sum
@@ -25,7 +26,6 @@ from onnxprune.layers.subspace import is_linear, subspace
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
-from onnxprune.rewrite.keeps import WHOLE, Keeps, narrow
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace

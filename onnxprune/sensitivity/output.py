@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.rewrite.keeps import WHOLE, Keeps, named, per_block
+from onnxprune.coupling.keeps import WHOLE, Keeps, named, per_block
 
 __all__ = ["OutputChange"]
 

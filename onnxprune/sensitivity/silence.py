@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.keeps import Mask
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import Mask
 from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.stacked import close
 from onnxprune.runtime.suffix import Suffix

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.keeps import keep_masks, per_block
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.student import Student
 from onnxprune.model.view import Edge, Node, View, build_view
-from onnxprune.rewrite.keeps import keep_masks, per_block
 
 __all__ = ["thin"]
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from shared_data import Network, own_networks, shared_networks
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.progress import Silent
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, with_outputs
 from onnxprune.sensitivity.joint import expand

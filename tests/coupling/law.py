@@ -15,12 +15,12 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxprune.coupling.collect import collect
 from onnxprune.coupling.groups import Coupling, make_groups
+from onnxprune.coupling.keeps import counted
 from onnxprune.coupling.relations import Axis
 from onnxprune.coupling.solver import Solution, solve
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View, build_view
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import counted
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Session

@@ -9,10 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.coupling import Coupling, Group, couple
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import View, build_view
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE, Verifier
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.trace import Trace, trace

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.sensitivity.output import OutputChange
 from tests.coupling.nets import Net, cuts_hold, look

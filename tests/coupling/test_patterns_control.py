@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE
 from tests.coupling.nets import Net, cuts_hold, half, look
 

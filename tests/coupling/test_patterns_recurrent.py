@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE
 from tests.coupling.nets import Net, cuts_hold, look
 

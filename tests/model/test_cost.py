@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.cost import Cost, CostModel, fractions
 from onnxprune.model.view import build_view
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.trace import trace
 from tests import nets
 

@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.coupling import couple
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.model.diff import field_diff
 from onnxprune.model.functions import expand
 from onnxprune.model.view import build_view
 from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import TOLERANCE, Verifier, relative_error
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.trace import trace

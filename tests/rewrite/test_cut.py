@@ -6,9 +6,9 @@ import pytest
 from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.repairs import UnrepresentableError
 from tests.coupling.nets import Net, half, look
 

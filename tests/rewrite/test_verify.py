@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.errors import InputError
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.rewrite.verify import LOOSEST, TOLERANCE, Verifier, relative_error
 from tests.coupling.nets import Net, look
 

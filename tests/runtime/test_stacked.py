@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxprune.rewrite.keeps import keep_masks
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RunFailedError, Session, with_outputs
 from onnxprune.runtime.stacked import by_row, make_stack

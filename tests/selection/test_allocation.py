@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.model.cost import Cost, fractions
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.selection.allocation import allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.widths import allowed_widths

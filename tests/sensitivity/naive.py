@@ -10,10 +10,10 @@ from onnx import helper, numpy_helper
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
+from onnxprune.coupling.keeps import keep_masks, per_block
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.frontier import float_frontier
 from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.keeps import keep_masks, per_block
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity.perturbation import measure

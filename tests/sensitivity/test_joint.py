@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.model.frontier import float_frontier
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.sensitivity.joint import expand

@@ -6,10 +6,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxprune.coupling.keeps import Keeps, Mask
 from onnxprune.coupling.relations import Axis
 from onnxprune.model.view import Node
 from onnxprune.registry import Registry
-from onnxprune.rewrite.keeps import Keeps, Mask
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Array", "Repair", "Site", "UnrepresentableError", "repair", "repairs"]

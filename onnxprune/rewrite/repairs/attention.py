@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from onnxprune.coupling.keeps import Mask
 from onnxprune.coupling.rules import MICROSOFT
-from onnxprune.rewrite.keeps import Mask
 from onnxprune.rewrite.repairs._site import Site, repairs
 
 __all__ = ["attention", "packed_attention", "rotary"]

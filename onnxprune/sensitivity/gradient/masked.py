@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
+from onnxprune.coupling.keeps import keep_masks
 from onnxprune.model.view import View
-from onnxprune.rewrite.keeps import keep_masks
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
