@@ -11,12 +11,15 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune import pipeline
+from onnxprune.bench.values import BenchReport
 from onnxprune.choices import read_options
 from onnxprune.errors import UsageError, did_you_mean
 from onnxprune.options import MethodName, Options, Trials
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress
-from onnxprune.report.values import BenchReport, Inspection, Ranking, VerifyReport
+from onnxprune.report.inspected import Inspection
+from onnxprune.report.ranked import Ranking
+from onnxprune.report.values import VerifyReport
 from onnxprune.result import Result
 
 __all__ = [

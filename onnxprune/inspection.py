@@ -9,7 +9,7 @@ from onnxprune.coupling.relations import Axis
 from onnxprune.coupling.solver import Frozen
 from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.progress import Progress
-from onnxprune.report.values import Coverage, FrozenAxis, GroupInfo, Inspection
+from onnxprune.report.inspected import Coverage, FrozenAxis, GroupInfo, Inspection
 from onnxprune.rewrite.prove import attempt
 
 __all__ = ["frozen_axes", "half", "inspect_groups", "obstacles"]

@@ -23,13 +23,15 @@ from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.quality.drop import describe, state
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.promise import promise_of
+from onnxprune.ranking import sensitivity
 from onnxprune.recovery.heads import unproven
 from onnxprune.recovery.retune import lifelike, restored
+from onnxprune.replay import compare, recut, repeat
 from onnxprune.report import summary
-from onnxprune.report.values import Inspection, Report, VerifyReport
+from onnxprune.report.inspected import Inspection
+from onnxprune.report.values import Report, VerifyReport
 from onnxprune.result import Result
 from onnxprune.rewrite.collapse import collapse
-from onnxprune.rewrite.replay import compare, recut, repeat
 from onnxprune.runtime.session import check_provider
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.front import check_folder, write_front
@@ -39,7 +41,6 @@ from onnxprune.selection.budget import budget_of
 from onnxprune.selection.cuttable import cuttable, permitted
 from onnxprune.selection.pace import paced
 from onnxprune.sensitivity.methods import measure_groups
-from onnxprune.sensitivity.ranking import sensitivity
 from onnxprune.sensitivity.values import Sensitivity
 
 __all__ = [

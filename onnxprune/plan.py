@@ -14,13 +14,13 @@ from onnxprune.analysis import Analysis, shorten
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.keeps import Keeps, Mask, counted, named
 from onnxprune.coupling.relations import Axis
+from onnxprune.documents import dumps, read
 from onnxprune.errors import InputError
 from onnxprune.layers.branches import Branch, StandIn
 from onnxprune.lossless.ranges import Constants
 from onnxprune.model.files import write_text
 from onnxprune.model.load import Model
 from onnxprune.options import Options
-from onnxprune.report.json import dumps, read
 
 __all__ = ["Plan", "load_plan", "make_plan"]
 

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune import api, pipeline
 from onnxprune.cli import app
-from onnxprune.report.json import to_json, validate
+from onnxprune.documents import validate
+from onnxprune.report.json import to_json
 from onnxprune.search import stages
 from tests import nets
 from tests.test_pipeline import quick_bench

@@ -13,20 +13,13 @@ import typer
 
 import onnxprune
 from onnxprune import errors, pipeline
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.cli import app, main
+from onnxprune.documents import validate
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.report.json import validate
-from onnxprune.report.values import (
-    BenchReport,
-    Coverage,
-    Figures,
-    Inspection,
-    Latency,
-    Ratios,
-    Report,
-    VerifyReport,
-)
+from onnxprune.report.inspected import Coverage, Inspection
+from onnxprune.report.values import Figures, Ratios, Report, VerifyReport
 
 COMMANDS = typer.main.get_command(app).commands
 

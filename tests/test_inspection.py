@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from onnxprune import inspection
+from onnxprune.documents import validate
 from onnxprune.inspection import frozen_axes, inspect_groups
 from onnxprune.progress import Silent
-from onnxprune.report.json import to_json, validate
+from onnxprune.report.json import to_json
 from tests import nets
 
 

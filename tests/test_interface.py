@@ -10,11 +10,11 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune import pipeline
 from onnxprune.bench import command as benching
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.cli import main
+from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, InputError
 from onnxprune.options import Options
-from onnxprune.report.json import validate
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.verify import TOLERANCE, relative_error
 from onnxprune.runtime.session import Session
 from onnxprune.search import stages

@@ -12,11 +12,12 @@ from onnx import TensorProto, numpy_helper
 from onnxprune import pipeline
 from onnxprune.bench import command as benching
 from onnxprune.bench.table import load_table
+from onnxprune.bench.values import BenchReport, Latency
+from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, InputError, UsageError, VerificationError
 from onnxprune.model.load import load
 from onnxprune.options import Options, Trials
-from onnxprune.report.json import to_json, validate
-from onnxprune.report.values import BenchReport, Latency
+from onnxprune.report.json import to_json
 from onnxprune.rewrite import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import Session

@@ -8,10 +8,10 @@ import pytest
 
 from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
+from onnxprune.documents import validate
 from onnxprune.errors import InputError
 from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan, make_plan
-from onnxprune.report.json import validate
 from tests import nets
 
 

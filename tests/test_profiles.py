@@ -12,13 +12,14 @@ from onnxprune import pipeline
 from onnxprune.bench import command as benching
 from onnxprune.bench.measure import worst
 from onnxprune.bench.table import load_table
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.choices import parse_profile, read_options
+from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.options import Options, Trials
 from onnxprune.progress import Silent
 from onnxprune.report.console import print_report
-from onnxprune.report.json import to_json, validate
-from onnxprune.report.values import BenchReport, Latency
+from onnxprune.report.json import to_json
 from onnxprune.search import stages
 from onnxprune.selection import pace as room
 from onnxprune.selection.cuttable import cuttable

@@ -11,8 +11,8 @@ import typer
 
 from onnxprune import errors
 from onnxprune.cli import app, main
+from onnxprune.documents import validate
 from onnxprune.quality.metrics import METRICS
-from onnxprune.report.json import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -105,7 +105,7 @@ def test_links_lead_somewhere():
 
 
 def test_schemas_are_where_it_says():
-    assert sorted(p.name for p in (ROOT / "onnxprune/report/schemas").glob("*.json")) == [
+    assert sorted(p.name for p in (ROOT / "onnxprune/schemas").glob("*.json")) == [
         "bench-1.json",
         "front-1.json",
         "inspect-1.json",

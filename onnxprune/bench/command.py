@@ -10,6 +10,7 @@ from onnxprune.analysis import analyse
 from onnxprune.bench.measure import measure, worst
 from onnxprune.bench.narrower import narrower_feeds
 from onnxprune.bench.table import save_table
+from onnxprune.bench.values import BenchReport
 from onnxprune.data.profiles import feeds_at
 from onnxprune.data.samples import Samples
 from onnxprune.data.specs import input_specs, named_dims
@@ -18,7 +19,6 @@ from onnxprune.feeding import read_samples
 from onnxprune.model.load import Model, load
 from onnxprune.options import Options, Trials
 from onnxprune.progress import Clock, Progress, Silent
-from onnxprune.report.values import BenchReport
 from onnxprune.runtime.session import Feeds, RunFailedError, check_provider
 from onnxprune.selection.pace import set_pace
 

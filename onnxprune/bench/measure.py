@@ -17,8 +17,8 @@ from onnxprune.bench.machine import machine
 from onnxprune.bench.readings import WARM_UP_RUNS, Round, Stopwatch
 from onnxprune.bench.statistics import choose, clocks
 from onnxprune.bench.summary import summarize
+from onnxprune.bench.values import BenchReport, ProfileLatency
 from onnxprune.progress import Progress, Silent
-from onnxprune.report.values import BenchReport, ProfileLatency
 from onnxprune.runtime.session import Feeds
 
 __all__ = ["measure", "worst"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.bench.readings import WARM_UP_RUNS, Round
 from onnxprune.bench.statistics import UNSTEADY, Estimate, choose, clocks, variation, verdict
-from onnxprune.report.values import BenchReport, Latency
+from onnxprune.bench.values import BenchReport, Latency
 
 __all__ = ["summarize"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.bench.fit import Fit
+from onnxprune.documents import read, write
 from onnxprune.errors import InputError
-from onnxprune.report.json import read, write
 
 __all__ = ["Entry", "LatencyTable", "Pays", "load_table", "save_table"]
 

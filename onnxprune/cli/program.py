@@ -10,9 +10,12 @@ from typing import TextIO, TypeVar
 
 import typer
 
+from onnxprune.bench.values import BenchReport
 from onnxprune.errors import OnnxPruneError, UsageError
 from onnxprune.progress import Silent
-from onnxprune.report.values import BenchReport, Inspection, Ranking, Report, VerifyReport
+from onnxprune.report.inspected import Inspection
+from onnxprune.report.ranked import Ranking
+from onnxprune.report.values import Report, VerifyReport
 
 __all__ = ["answer", "exit_code", "json_path", "keep_apart"]
 
@@ -67,9 +70,10 @@ def answer(
 
     A page can be had of what ``run`` and ``apply`` report.
     """
+    from onnxprune.documents import dumps, write
     from onnxprune.model.files import write_text
     from onnxprune.report.html import to_html
-    from onnxprune.report.json import dumps, to_json, write
+    from onnxprune.report.json import to_json
     from onnxprune.report.progress import ConsoleProgress
 
     with nullcontext(Silent()) if quiet else ConsoleProgress(sys.stderr) as progress:

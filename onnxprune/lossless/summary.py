@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.lossless.find import Free
-from onnxprune.report.values import FreeChannels, Lossless
+from onnxprune.lossless.values import FreeChannels, Lossless
 
 __all__ = ["lossless"]
 

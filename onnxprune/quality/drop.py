@@ -14,7 +14,7 @@ from onnxprune.quality.certificate import discordant_interval, share_interval, u
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.quality.promise import Promise, unlimited
-from onnxprune.report.values import Drop, Judged
+from onnxprune.quality.values import Drop, Judged
 from onnxprune.rewrite.prove import Proven
 
 __all__ = ["describe", "drop_interval", "state", "worst_class"]

@@ -16,7 +16,7 @@ from onnxprune.quality.certificate import (
 )
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
-from onnxprune.report.values import Certified
+from onnxprune.quality.values import Certified
 
 __all__ = ["Promise", "promise_of", "unlimited"]
 

@@ -6,24 +6,14 @@ from typing import TextIO
 
 import numpy as np
 
+from onnxprune.bench.values import BenchReport, ProfileLatency
+from onnxprune.lossless.values import Lossless
 from onnxprune.report import told
+from onnxprune.report.inspected import FrozenAxis, GroupInfo, Inspection
 from onnxprune.report.page import Page, percent, yes
-from onnxprune.report.values import (
-    Agreement,
-    BenchReport,
-    FrozenAxis,
-    GroupChange,
-    GroupInfo,
-    Inspection,
-    InterfaceChange,
-    Lossless,
-    ProfileLatency,
-    RankedGroup,
-    Ranking,
-    Report,
-    VerifyReport,
-)
-from onnxprune.report.wording import counted
+from onnxprune.report.ranked import Agreement, RankedGroup, Ranking
+from onnxprune.report.values import GroupChange, InterfaceChange, Report, VerifyReport
+from onnxprune.wording import counted
 
 __all__ = ["print_report"]
 

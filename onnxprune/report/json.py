@@ -1,32 +1,21 @@
-"""Reports and plans as JSON, in the shapes that the schemas beside this file describe."""
+"""Reports as JSON documents, in the shapes that the schemas describe."""
 
 import dataclasses
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.errors import InputError
-from onnxprune.model.files import write_text
-from onnxprune.report.values import (
-    BenchReport,
-    GroupInfo,
-    Inspection,
-    Ranking,
-    Report,
-    VerifyReport,
-)
+from onnxprune.bench.values import BenchReport
+from onnxprune.report.inspected import GroupInfo, Inspection
+from onnxprune.report.ranked import Ranking
+from onnxprune.report.values import Report, VerifyReport
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["FORMATS", "dumps", "read", "schema", "to_json", "validate", "write"]
+__all__ = ["FORMATS", "to_json"]
 
 FORMATS: dict[type, str] = {
     Report: "onnxprune-report/1",
@@ -35,7 +24,6 @@ FORMATS: dict[type, str] = {
     Ranking: "onnxprune-sensitivity/1",
     VerifyReport: "onnxprune-verify/1",
 }
-_NUMBERS = re.compile(r"\[\n\s*(-?[\d.e+-]+(?:,\n\s*-?[\d.e+-]+)*)\n\s*\]")
 
 
 def to_json(
@@ -53,102 +41,6 @@ def to_json(
             for f in report.frozen
         ]
     return document
-
-
-def dumps(document: Mapping[str, object]) -> str:
-    """Return JSON text, one line per entry but number lists kept on one line.
-
-    Raises
-    ------
-    ValueError
-        If a number is NaN or infinite.
-    """
-    text = json.dumps(document, indent=2, allow_nan=False)
-    return _NUMBERS.sub(lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text) + "\n"
-
-
-def write(document: Mapping[str, object], path: Path) -> None:
-    """Write JSON so that the file appears whole or not at all.
-
-    Raises
-    ------
-    UsageError
-        If the path cannot be written.
-    """
-    write_text(path, dumps(document))
-
-
-@cache
-def schema(form: str) -> dict[str, object]:
-    """Return the JSON Schema of a format such as ``onnxprune-report/1``."""
-    name = form.removeprefix("onnxprune-").replace("/", "-")
-    text = (resources.files("onnxprune.report") / "schemas" / f"{name}.json").read_text("utf-8")
-    return dict(json.loads(text))
-
-
-def read(path: Path, form: str, what: str) -> dict[str, Any]:
-    """Read a JSON file that somebody hands us and hold it against its schema.
-
-    Parameters
-    ----------
-    path : Path
-    form : str
-        The expected format, such as ``onnxprune-plan/1``.
-    what : str
-        What the file should be, such as ``plan``, for the message.
-
-    Returns
-    -------
-    document
-        Parsed JSON.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is no JSON, or does not fit.
-    """
-    try:
-        document: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        msg = f"cannot read the {what} '{path}': {error.strerror}"
-        raise InputError(msg) from error
-    except ValueError as error:
-        msg = f"'{path}' is no {what}: it is not JSON ({error})"
-        raise InputError(msg) from error
-    validate(document, form, str(path))
-    return document
-
-
-def validate(document: object, form: str, where: str) -> None:
-    """Hold a document that somebody hands us against its schema.
-
-    Parameters
-    ----------
-    document : object
-        Parsed JSON.
-    form : str
-        The expected format, such as ``onnxprune-plan/1``.
-    where : str
-        Where it came from, for the message.
-
-    Raises
-    ------
-    InputError
-        Naming the first place that does not fit.
-    """
-    import jsonschema
-
-    found = document.get("format") if isinstance(document, Mapping) else None
-    if found != form:
-        msg = f"'{where}' is not {form}: its format is {found!r}"
-        raise InputError(msg)
-    fault = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema(form)).iter_errors(document)
-    )
-    if fault is not None:
-        text = fault.message if len(fault.message) <= 160 else f"{fault.message[:160]}..."
-        msg = f"'{where}' is not {form}: {fault.json_path}: {text}"
-        raise InputError(msg)
 
 
 def _members(group: GroupInfo) -> list[dict[str, object]]:

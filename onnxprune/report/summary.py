@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune import __version__
 from onnxprune.analysis import Analysis
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.keeps import Keeps, named, narrow
 from onnxprune.data.splits import Splits
@@ -21,14 +22,12 @@ from onnxprune.model.scopes import graphs_of, numbered_nodes
 from onnxprune.model.view import build_view
 from onnxprune.model.weights import plain
 from onnxprune.options import Options
+from onnxprune.quality.values import Drop
 from onnxprune.recovery.recover import Recovered
 from onnxprune.report.values import (
-    BenchReport,
-    Drop,
     Figures,
     GroupChange,
     InterfaceChange,
-    Latency,
     Ratios,
     RemovedPositions,
     Report,

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from onnxprune.report.values import Drop, Figures, GroupChange, Lossless, Ratios, Report
-from onnxprune.report.wording import counted
+from onnxprune.lossless.values import Lossless
+from onnxprune.quality.values import Drop
+from onnxprune.report.values import Figures, GroupChange, Ratios, Report
+from onnxprune.wording import counted
 
 __all__ = ["figures", "lossless", "quality", "ratio", "shrank", "sizes", "verdict"]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from onnxprune.analysis import Analysis, shorten
+from onnxprune.bench.values import BenchReport
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, drawn
 from onnxprune.layers.branches import StandIn
@@ -18,7 +19,6 @@ from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
 from onnxprune.recovery.recover import Recovered
 from onnxprune.report import summary
-from onnxprune.report.values import BenchReport
 from onnxprune.search import stages
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.cuttable import cuttable, unmatched

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.documents import dumps
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.model.files import write_text
 from onnxprune.quality.drop import drop_interval
-from onnxprune.report.json import dumps
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.search.path import nested_plans
 from onnxprune.selection.budget import Budget, farthest

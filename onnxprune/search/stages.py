@@ -10,6 +10,7 @@ import onnx
 from onnxprune.analysis import Analysis
 from onnxprune.bench.clock import race
 from onnxprune.bench.measure import measure, worst
+from onnxprune.bench.values import BenchReport
 from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.data.splits import Splits
 from onnxprune.lossless.find import fold
@@ -18,7 +19,6 @@ from onnxprune.lossless.ranges import Constants
 from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.recovery.recover import Recovered, recover, recover_again
-from onnxprune.report.values import BenchReport
 from onnxprune.rewrite.prove import Proven
 
 __all__ = ["finished", "raced", "repaired", "timed"]

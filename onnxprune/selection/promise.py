@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.bench.values import BenchReport
 from onnxprune.errors import BudgetError
 from onnxprune.recovery.recover import Recovered
-from onnxprune.report.values import BenchReport
 from onnxprune.selection.settle import Settled
 
 __all__ = ["Kept", "keep_latency", "keep_predicted", "keep_promises"]

@@ -20,7 +20,6 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.recovery.heads import proven_heads
 from onnxprune.recovery.recover import enough, fitting
 from onnxprune.recovery.refit import refit
-from onnxprune.report.wording import counted
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
@@ -31,6 +30,7 @@ from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import MEMORY, Batches, Request
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
+from onnxprune.wording import counted
 
 __all__ = ["Task", "measure_groups"]
 

@@ -15,8 +15,9 @@ from onnxprune.bench.measure import measure
 from onnxprune.bench.readings import Readings
 from onnxprune.bench.statistics import Estimate, choose, estimate, verdict
 from onnxprune.bench.summary import summarize
+from onnxprune.documents import validate
 from onnxprune.errors import UsageError
-from onnxprune.report.json import to_json, validate
+from onnxprune.report.json import to_json
 from onnxprune.runtime.session import RunFailedError
 
 QUIET = {"load average": "0.10 0.20 0.30", "cores": "2"}

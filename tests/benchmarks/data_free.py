@@ -19,13 +19,13 @@ from shared_data import Network, own_networks, shared_networks
 
 from onnxprune import pipeline
 from onnxprune.analysis import Analysis, analyse
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.keeps import by_position, keep_masks
 from onnxprune.model.cost import fractions
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.recovery.retune import lifelike
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.prove import prove
 from onnxprune.search import stages
 from onnxprune.selection.widths import allowed_widths

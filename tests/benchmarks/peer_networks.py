@@ -14,7 +14,7 @@ from shared_data import ROOT, Network
 from torch import nn
 
 from onnxprune.bench.measure import measure
-from onnxprune.report.values import BenchReport
+from onnxprune.bench.values import BenchReport
 
 _STEP = 0.02  # share of each layer that goes at once
 

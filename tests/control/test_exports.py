@@ -7,12 +7,12 @@ import pytest
 
 from onnxprune import pipeline
 from onnxprune.analysis import analyse
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.tensors import iter_tensors
 from onnxprune.model.view import build_view
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.prove import prove
 from onnxprune.rewrite.verify import TOLERANCE

@@ -4,22 +4,14 @@ import dataclasses
 
 import pytest
 
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.options import Options
+from onnxprune.quality.values import Certified, Drop, Judged
+from onnxprune.report.inspected import Coverage, FrozenAxis, GroupInfo, Inspection
+from onnxprune.report.ranked import Agreement, RankedGroup, Ranking
 from onnxprune.report.values import (
-    Agreement,
-    BenchReport,
-    Certified,
-    Coverage,
-    Drop,
     Figures,
-    FrozenAxis,
     GroupChange,
-    GroupInfo,
-    Inspection,
-    Judged,
-    Latency,
-    RankedGroup,
-    Ranking,
     Ratios,
     RemovedPositions,
     Report,

@@ -3,9 +3,12 @@ import io
 
 import pytest
 
+from onnxprune.bench.values import Latency
+from onnxprune.quality.values import Drop
 from onnxprune.report.console import print_report
+from onnxprune.report.inspected import GroupInfo
 from onnxprune.report.page import shortened
-from onnxprune.report.values import Drop, Figures, GroupChange, GroupInfo, Latency, Ratios
+from onnxprune.report.values import Figures, GroupChange, Ratios
 
 LONG = "/model/encoder/layers.11/self_attention/query_projection/MatMul_with_a_very_long_name"
 

@@ -2,16 +2,10 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+from onnxprune.bench.values import Latency, ProfileLatency
+from onnxprune.lossless.values import FreeChannels, Lossless
 from onnxprune.report.html import to_html
-from onnxprune.report.values import (
-    FreeChannels,
-    GroupChange,
-    InterfaceChange,
-    Latency,
-    Lossless,
-    ProfileLatency,
-    Ratios,
-)
+from onnxprune.report.values import GroupChange, InterfaceChange, Ratios
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 

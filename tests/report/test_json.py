@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onnxprune.documents import dumps, read, schema, validate, write
 from onnxprune.errors import InputError, UsageError
 from onnxprune.options import Options
-from onnxprune.report.json import FORMATS, dumps, read, schema, to_json, validate, write
-from onnxprune.report.values import Drop
+from onnxprune.quality.values import Drop
+from onnxprune.report.json import FORMATS, to_json
 
 FORMS = [*FORMATS.values(), "onnxprune-plan/1"]
 PLAN = {

@@ -11,12 +11,12 @@ import pytest
 from onnxprune import pipeline
 from onnxprune.analysis import analyse
 from onnxprune.data.splits import split_samples
+from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.lossless.find import Free
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.quality.judge import Judge
-from onnxprune.report.json import validate
 from onnxprune.search import stages
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import nested_plans

@@ -11,12 +11,12 @@ from onnxprune import pipeline
 from onnxprune.bench.operators import find_operators
 from onnxprune.bench.sweep import fill
 from onnxprune.bench.table import LatencyTable, save_table
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.coupling.keeps import keep_masks
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import BudgetError, InputError, UsageError
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.runtime.session import Session
 from onnxprune.search import pricing, stages
 from onnxprune.selection import pace as room

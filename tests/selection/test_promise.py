@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.errors import BudgetError
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.selection.promise import keep_latency, keep_promises
 
 WIDEST, NARROWEST = 100, 20

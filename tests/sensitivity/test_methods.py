@@ -9,9 +9,10 @@ import pytest
 from onnxprune import pipeline
 from onnxprune.cli import main
 from onnxprune.data.splits import split_samples
+from onnxprune.documents import validate
 from onnxprune.options import Options
 from onnxprune.progress import Silent
-from onnxprune.report.json import to_json, validate
+from onnxprune.report.json import to_json
 from onnxprune.sensitivity import measurer, perturbation
 from onnxprune.sensitivity.methods import Task, measure_groups
 from onnxprune.sensitivity.perturbation import measure

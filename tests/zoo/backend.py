@@ -28,13 +28,13 @@ import onnx
 
 from onnxprune import pipeline
 from onnxprune.analysis import analyse
+from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.errors import OnnxPruneError
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.diff import field_diff
 from onnxprune.options import Options
 from onnxprune.plan import make_plan
 from onnxprune.progress import Silent
-from onnxprune.report.values import BenchReport, Latency
 from onnxprune.rewrite.cut import cut
 
 OPTIONS = Options(samples=4)

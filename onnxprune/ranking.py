@@ -16,7 +16,7 @@ from onnxprune.data.splits import split_samples
 from onnxprune.options import Options
 from onnxprune.progress import Clock, Progress, Silent
 from onnxprune.report import summary
-from onnxprune.report.values import Agreement, RankedGroup, Ranking
+from onnxprune.report.ranked import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
 from onnxprune.selection.cuttable import cuttable
 from onnxprune.sensitivity.agreement import compare, correlation
