@@ -18,6 +18,7 @@ from onnxprune.layers.branches import StandIn, without
 from onnxprune.model.cost import CostModel
 from onnxprune.model.direct import read_directly
 from onnxprune.model.external import is_external
+from onnxprune.model.files import LARGEST_PROTO
 from onnxprune.model.functions import Expansion, expand
 from onnxprune.model.load import Model, load
 from onnxprune.model.order import in_order
@@ -28,7 +29,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Progress
 from onnxprune.rewrite.native import runs_natively
 from onnxprune.rewrite.verify import Verifier
-from onnxprune.runtime.session import LARGEST_PROTO, Feeds
+from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace, agree, trace
 
 __all__ = ["Analysis", "analyse", "shorten"]

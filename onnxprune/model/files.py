@@ -8,7 +8,10 @@ from pathlib import Path
 
 from onnxprune.errors import UsageError
 
-__all__ = ["drafts", "write_text"]
+__all__ = ["LARGEST_PROTO", "drafts", "write_text"]
+
+# Protobuf refuses to serialize more than 2 GiB; stay clear of it, the graph itself needs room too.
+LARGEST_PROTO = 1_900_000_000
 
 
 @contextmanager

@@ -13,10 +13,9 @@ from onnx import TensorProto
 
 from onnxprune.errors import UsageError
 from onnxprune.model.external import external_files, is_external
-from onnxprune.model.files import drafts
+from onnxprune.model.files import LARGEST_PROTO, drafts
 from onnxprune.model.load import Model
 from onnxprune.model.tensors import DATA_FIELDS, iter_graphs, iter_tensors, raw_bytes, raw_size
-from onnxprune.runtime.session import LARGEST_PROTO
 
 __all__ = ["check_target", "copy", "write"]
 

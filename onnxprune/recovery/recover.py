@@ -14,21 +14,18 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
-from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.data.splits import Splits, affordable
 from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
-from onnxprune.model.upcast import upcast
 from onnxprune.progress import Progress
 from onnxprune.recovery.heads import proven_heads, turn_heads
 from onnxprune.recovery.refit import refit
 from onnxprune.recovery.turn import Turn, find_turns, turned
 from onnxprune.rewrite.prove import Proven
-from onnxprune.runtime.session import Feeds, Session, with_outputs
-from onnxprune.sensitivity.output import OutputChange
+from onnxprune.runtime.session import Feeds
+from onnxprune.sensitivity.error import OutputError
 
 __all__ = [
-    "OutputError",
     "Recovered",
     "Way",
     "enough",
@@ -120,10 +117,13 @@ def recover(
     """
     if not enough(splits) or not (proven.removed or found.longer):
         return plain(proven)
+    original = found.original
     judge = OutputError(
-        found.original, proven.keeps, list(found.samples.feeds(splits.select, _BATCH))
+        original.view,
+        float_frontier(original.view, original.traces[0]),
+        list(found.samples.feeds(splits.select, _BATCH)),
     )
-    before = judge.error(proven.model)
+    before = judge.error(proven.model, proven.keeps)
     sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2
     untouched = Recovered(proven.model, before=before, after=before)
@@ -219,13 +219,13 @@ class _Sweeps:
         return Recovered(student.model, refitted, added, rotated=rotated)
 
     def choose(
-        self, best: Recovered, turns: Sequence[Turn], judge: "OutputError", deadline: float
+        self, best: Recovered, turns: Sequence[Turn], judge: OutputError, deadline: float
     ) -> Recovered:
         """Sweep as long as the error on the selection samples falls."""
         now = self.start(turns)
         for number in range(_SWEEPS):
             now = self.sweep(now, turns, number)
-            error = judge.error(now.model)
+            error = judge.error(now.model, self.proven.keeps)
             if not error < _WORTH * (best.after or 0.0):
                 break
             way = Way(bool(turns), number + 1)
@@ -252,36 +252,3 @@ class _Sweeps:
         names = dict.fromkeys((*now.refitted, *done.refitted))
         refitted = tuple(n for n in names if n not in added)
         return Recovered(done.model, refitted, added, rotated=now.rotated)
-
-
-class OutputError:
-    """Relative squared output error against the original on some samples.
-
-    Parameters
-    ----------
-    found : Analysis
-        Of the original.
-    keeps : Keeps
-        What is left of inputs and outputs.
-    feeds : sequence of Feeds
-        That nothing is fitted on.
-    """
-
-    def __init__(self, found: Analysis, keeps: Keeps, feeds: Sequence[Feeds]) -> None:
-        self._names = float_frontier(found.view, found.traces[0])
-        original = _run(found.view.real, self._names, feeds)
-        self._change = OutputChange([narrow(outputs, keeps) for outputs in original])
-        self._feeds = [narrow(feed, keeps) for feed in feeds]
-
-    def error(self, model: onnx.ModelProto) -> float:
-        """Return the error of a model."""
-        outputs = _run(upcast(model), self._names, self._feeds)
-        vectors = [self._change.vector(n, out) for n, out in enumerate(outputs)]
-        return float((np.concatenate(vectors).astype(np.float64) ** 2).sum())
-
-
-def _run(
-    model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Feeds]
-) -> list[dict[str, NDArray[np.generic]]]:
-    session = Session(with_outputs(model, names))
-    return [session.run(feed, names) for feed in feeds]

@@ -16,6 +16,7 @@ from onnxprune.coupling.keeps import Keeps, named, narrow
 from onnxprune.data.splits import Splits
 from onnxprune.layers.branches import dead_nodes
 from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.files import LARGEST_PROTO
 from onnxprune.model.functions import first_output
 from onnxprune.model.peak import peak_activations
 from onnxprune.model.scopes import graphs_of, numbered_nodes
@@ -34,7 +35,7 @@ from onnxprune.report.values import (
 )
 from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.prove import Proven
-from onnxprune.runtime.session import LARGEST_PROTO, RUNTIME_VERSION
+from onnxprune.runtime.session import RUNTIME_VERSION
 from onnxprune.runtime.trace import trace
 from onnxprune.selection.settle import Settled
 from onnxprune.sensitivity.values import Sensitivity

@@ -14,10 +14,10 @@ from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
+from onnxprune.model.files import LARGEST_PROTO
 from onnxprune.model.scopes import values_read
 
 __all__ = [
-    "LARGEST_PROTO",
     "RUNTIME_VERSION",
     "Feeds",
     "RunFailedError",
@@ -33,9 +33,6 @@ __all__ = [
 RUNTIME_VERSION: str = ort.__version__
 
 Feeds = Mapping[str, NDArray[np.generic]]
-
-# Protobuf refuses to serialize more than 2 GiB; stay clear of it, the graph itself needs room too.
-LARGEST_PROTO = 1_900_000_000
 
 
 class RunFailedError(Exception):

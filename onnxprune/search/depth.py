@@ -7,7 +7,6 @@ fewer samples; the best of them stays out, until none helps any more.
 
 import time
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -15,10 +14,13 @@ from onnxprune.analysis import Analysis
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.view import Node
-from onnxprune.recovery.recover import OutputError, enough
+from onnxprune.recovery.recover import enough
 from onnxprune.search.candidate import Candidate, Workshop
 from onnxprune.selection.budget import Budget
+from onnxprune.selection.cuttable import matched
+from onnxprune.sensitivity.error import OutputError
 
 __all__ = ["shallower", "spared"]
 
@@ -119,13 +121,18 @@ def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
     if not branches:
         return []
     seen = list(found.samples.feeds(splits.fit[:_SEEN], _BATCH))
-    change = OutputError(found, {}, list(found.samples.feeds(splits.select[:_SEEN], _BATCH)))
+    change = OutputError(
+        found.view,
+        float_frontier(found.view, found.traces[0]),
+        list(found.samples.feeds(splits.select[:_SEEN], _BATCH)),
+    )
     scored = []
     for one in stand_ins(found.view, branches, seen):
         shorter = without(found.view.model, [one])
         dead = dead_nodes(found.view, shorter)
         saved = _share(found, budget, dead)
-        if saved >= _LEAST and not _kept(dead, workshop.options.exclude):
+        values = {value for node in dead for value in (*node.inputs, *node.outputs)}
+        if saved >= _LEAST and not matched(values, dead, workshop.options.exclude):
             scored.append((change.error(shorter) / saved, one))
     return [one for _, one in sorted(scored, key=lambda pair: pair[0])]
 
@@ -139,9 +146,3 @@ def _share(found: Analysis, budget: Budget, dead: Sequence[Node]) -> float:
         if term.node in names or (not term.node and term.axes and term.axes[0].value in values):
             saved += term.cost
     return 1.0 - max(budget.reached(saved).values())
-
-
-def _kept(dead: Sequence[Node], patterns: Sequence[str]) -> bool:
-    """Whether a pattern names a node or value of a branch."""
-    names = {name for n in dead for name in (n.name, f"op:{n.op_type}", *n.inputs, *n.outputs)}
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -7,10 +7,10 @@ from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.errors import BudgetError
 from onnxprune.inspection import obstacles
-from onnxprune.model.view import View
+from onnxprune.model.view import Node, View
 from onnxprune.options import Options
 
-__all__ = ["cuttable", "excluded", "permitted", "unmatched"]
+__all__ = ["cuttable", "excluded", "matched", "permitted", "unmatched"]
 
 
 def cuttable(found: Analysis, options: Options) -> list[Group]:
@@ -62,12 +62,16 @@ def excluded(groups: Iterable[Group], patterns: Sequence[str], view: View) -> se
     found = set()
     for group in groups:
         values = {view.original(member.axis.value) for member in group.members}
-        nodes = _nodes(group, view)
-        names = {group.name, *values, *(view.by_index[n].name for n in nodes)}
-        types = {f"op:{view.by_index[n].op_type}" for n in nodes}
-        if any(fnmatchcase(name, p) for p in patterns for name in (*names, *types)):
+        nodes = [view.by_index[n] for n in _nodes(group, view)]
+        if matched({group.name, *values}, nodes, patterns):
             found.add(group.name)
     return found
+
+
+def matched(names: Iterable[str], nodes: Iterable[Node], patterns: Sequence[str]) -> bool:
+    """Whether a pattern names one of the groups or values, or a node or its type."""
+    every = {*names, *(name for node in nodes for name in (node.name, f"op:{node.op_type}"))}
+    return any(fnmatchcase(name, pattern) for name in every for pattern in patterns)
 
 
 def _nodes(group: Group, view: View) -> set[int]:

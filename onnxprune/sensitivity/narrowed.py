@@ -16,21 +16,20 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.coupling.groups import Coupling, Group
-from onnxprune.coupling.keeps import WHOLE, Keeps, narrow
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.layers.heads import Turned
 from onnxprune.layers.readers import Reader, dense_sites
 from onnxprune.layers.recurrent import Sum
 from onnxprune.layers.rows import weight_of
 from onnxprune.layers.student import Student
 from onnxprune.layers.subspace import is_linear, subspace
-from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.runtime.downstream import downstream, entering
 from onnxprune.runtime.session import Feeds, Session, with_outputs
 from onnxprune.runtime.trace import Trace
 from onnxprune.sensitivity.dims import Dims, dims_of
-from onnxprune.sensitivity.output import OutputChange
+from onnxprune.sensitivity.error import OutputError
 from onnxprune.sensitivity.reconstruction import eliminate
 from onnxprune.sensitivity.request import Batches
 from onnxprune.sensitivity.values import GroupSensitivity
@@ -193,7 +192,7 @@ def _cut(
         gone = max(int(share * group.size) // group.step, 1) * group.step
         made = refitted(group, order[:gone], nodes) if gone < group.size else None
         if made is not None:
-            found[gone] = whole.error(made[0], keeps=made[1])
+            found[gone] = whole.error(*made)
     return found
 
 
@@ -209,15 +208,8 @@ class _Whole:
     """The original, with the weights of some layers exchanged."""
 
     def __init__(self, view: View, feeds: Sequence[Feeds], outputs: Sequence[str]) -> None:
-        self.view, self.feeds, self.outputs = view, feeds, outputs
-        session = Session(with_outputs(view.real, outputs))
-        self.change = OutputChange([session.run(feed, outputs) for feed in feeds])
-
-    def narrowed(self, keeps: Keeps) -> OutputChange:
-        """Compare with what a cut leaves of the outputs."""
-        if not any(axis.value in self.outputs for axis in keeps):
-            return self.change
-        return OutputChange([narrow(self.change.clean(n), keeps) for n in range(len(self.feeds))])
+        self.view, self.feeds = view, feeds
+        self.error = OutputError(view, outputs, feeds).error
 
     def levels(self, narrowing: _Narrowing, step: int) -> dict[int, float]:
         """Return the output's error at a few widths, by channels gone."""
@@ -225,7 +217,7 @@ class _Whole:
         counts = -(-np.searchsorted(local, _LEVELS) // step) * step  # as many of each block
         counts = np.unique(np.clip(counts, step, len(local) - 1 - step))
         known = self.crossing(narrowing.nodes)
-        return {int(n): self.error(self.exchanged(narrowing, int(n)), known) for n in counts}
+        return {int(n): self.error(self.exchanged(narrowing, int(n)), known=known) for n in counts}
 
     def crossing(self, first: Collection[int]) -> list[Feeds]:
         """Return what enters the part of the model that some nodes change, feed by feed."""
@@ -241,21 +233,6 @@ class _Whole:
         student = Student(self.view.model, (), self.view.base)
         narrowing.exchange(student, gone)
         return student.model
-
-    def error(
-        self, given: onnx.ModelProto, known: Sequence[Feeds] | None = None, keeps: Keeps = WHOLE
-    ) -> float:
-        """Return the relative squared output error of a model; some of its values are known."""
-        change = self.narrowed(keeps)
-        known = [{}] * len(self.feeds) if known is None else known
-        model = with_outputs(upcast(given), self.outputs, known[0])
-        session, read = Session(model), {value.name for value in model.graph.input}
-        total = 0.0
-        for number, (feed, inner) in enumerate(zip(self.feeds, known, strict=True)):
-            values = {name: array for name, array in {**feed, **inner}.items() if name in read}
-            vector = change.vector(number, session.run(narrow(values, keeps), self.outputs))
-            total += float((vector.astype(np.float64) ** 2).sum())
-        return total
 
 
 def _mutable(student: Student, readers: Sequence[Reader]) -> bool:

@@ -10,16 +10,18 @@ from onnx import numpy_helper
 from onnxprune import pipeline
 from onnxprune.data.splits import split_samples
 from onnxprune.layers.readers import dense_sites
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.load import load
 from onnxprune.options import Options
 from onnxprune.plan import Plan, load_plan
 from onnxprune.progress import Silent
 from onnxprune.recovery import heads as stage
 from onnxprune.recovery.heads import proven, proven_heads, turn_heads
-from onnxprune.recovery.recover import OutputError, recover
+from onnxprune.recovery.recover import recover
 from onnxprune.recovery.turn import turned
 from onnxprune.rewrite.prove import prove
 from onnxprune.search import stages
+from onnxprune.sensitivity.error import OutputError
 from tests import nets
 from tests.layers import test_attention as attention
 
@@ -53,8 +55,9 @@ def test_before_any_refit_turned_dims_are_the_better_ones():
     turn = turn_heads(found, heads_of(found, cut, splits), cut.keeps)
     sites = dense_sites(found.view, found.traces[0], found.coupling)
     model = turned(cut.model, found.view, sites, cut.keeps, [turn]).model
-    judge = OutputError(found, cut.keeps, list(found.samples.feeds(splits.select, 32)))
-    assert judge.error(model) < 0.1 * judge.error(cut.model)
+    outputs = float_frontier(found.view, found.traces[0])
+    judge = OutputError(found.view, outputs, list(found.samples.feeds(splits.select, 32)))
+    assert judge.error(model, cut.keeps) < 0.1 * judge.error(cut.model, cut.keeps)
 
 
 def test_a_model_that_is_refitted_better_as_it_is_stays_so(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from onnxprune import pipeline
 from onnxprune.data.splits import split_samples
 from onnxprune.model.diff import field_diff
+from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.recovery import recover as stage
@@ -18,6 +19,7 @@ from onnxprune.recovery.refit import Refit, refit
 from onnxprune.rewrite.prove import prove
 from onnxprune.runtime.session import Session
 from onnxprune.search import stages
+from onnxprune.sensitivity.error import OutputError
 from tests import nets
 
 HALF = {"seed": 0, "time_limit": 60.0, "progress": Silent()}
@@ -134,8 +136,8 @@ def test_the_selection_samples_are_fitted_on_once_the_way_is_chosen():
     assert (again.before, again.after, again.way) == (chosen.before, chosen.after, chosen.way)
     assert again.refitted == chosen.refitted
     unseen = [next(iter(found.samples.feeds(splits.certify, 99)))]
-    judge = stage.OutputError(found, proven.keeps, unseen)
-    assert judge.error(again.model) < judge.error(chosen.model)
+    judge = OutputError(found.view, float_frontier(found.view, found.traces[0]), unseen)
+    assert judge.error(again.model, proven.keeps) < judge.error(chosen.model, proven.keeps)
 
 
 def test_what_was_not_refitted_is_not_refitted_again():

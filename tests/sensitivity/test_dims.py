@@ -8,10 +8,10 @@ from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Silent
 from onnxprune.recovery.heads import proven_heads, turn_heads
-from onnxprune.recovery.recover import OutputError
 from onnxprune.recovery.turn import turned
 from onnxprune.rewrite.prove import prove
 from onnxprune.sensitivity.dims import dims_of
+from onnxprune.sensitivity.error import OutputError
 from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import Batches
 from tests import nets
@@ -48,9 +48,10 @@ def test_a_curve_is_what_turned_heads_lose():
     assert curve.method == "reconstruction"
     assert (np.diff(curve.errors) >= 0).all()
     sites = dense_sites(found.view, found.traces[0], found.coupling)
+    output = OutputError(found.view, float_frontier(found.view, found.traces[0]), feeds[1])
     for gone in (8, 12):
         cut = prove(found, [(group, curve.order[:gone])])
         turn = turn_heads(found, heads, cut.keeps)
         model = turned(cut.model, found.view, sites, cut.keeps, [turn]).model
-        lost = OutputError(found, cut.keeps, feeds[1]).error(model)
+        lost = output.error(model, cut.keeps)
         assert curve.errors[gone] == pytest.approx(lost, rel=0.5)
