@@ -4,8 +4,10 @@ All arrays carry a leading axis of independent problems (the groups of a convolu
 one ridge.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ __all__ = ["WIDE", "Moments", "Pooled", "Solution", "System", "bias_of", "pool",
 
 Array = NDArray[np.float64]
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the mean diagonal
+_JUDGED = 128  # outputs that choose the ridge: what suits these suits the others
 WIDE = 2400  # D beyond which only one fold is held out: every solve takes D^3
 
 
@@ -53,6 +56,15 @@ class Moments:
             self.counts[fold] += rows.shape[1]
             for total, part in zip(sums, parts, strict=True):
                 total[fold] += part
+
+    def judged(self) -> tuple["Moments", NDArray[np.int64]]:
+        """Return the same sums of some outputs only, spread over all, and which these are."""
+        count = self.y[0].shape[1]
+        few = np.unique(np.linspace(0, count - 1, min(count, _JUDGED)).astype(np.int64))
+        if len(few) == count:
+            return self, few
+        xy, y, yy = ([part[..., few] for part in parts] for parts in (self.xy, self.y, self.yy))
+        return Moments(self.folds, self.counts, self.xx, xy, self.x, y, yy), few
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +112,23 @@ def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
     -------
     Solution
         The ridge is the one with the least error over held-out folds; of wide problems over one.
+        Both errors are of outputs spread over all.
     """
     folds = range(len(moments.counts))
+    seen, few = moments.judged()
+    given = start[:, :, few]
     errors = np.zeros(len(_RIDGES) + 1)
     spread = 0.0
     for held in folds if start.shape[1] <= WIDE else folds[:1]:
-        fit = pool(moments, [f for f in folds if f != held] or list(folds), centred)
-        test = pool(moments, [held], centred=False)
+        fit = pool(seen, [f for f in folds if f != held] or folds, centred)
+        test = pool(seen, [held], centred=False)
         spread += float(test.yy.sum() - (test.n * test.y**2).sum() if centred else test.yy.sum())
-        errors[-1] += _error(test, start, bias_of(fit, start, centred))
+        errors[-1] += _error(test, given, bias_of(fit, given, centred))
         for number, ridge in enumerate(_RIDGES):
-            weights = System(fit, ridge).solve(fit.xy, start)
+            weights = System(fit, ridge).solve(fit.xy, given)
             errors[number] += _error(test, weights, bias_of(fit, weights, centred))
     best = int(np.argmin(errors[:-1]))
-    whole = pool(moments, list(folds), centred)
+    whole = pool(moments, folds, centred)
     weights = System(whole, _RIDGES[best]).solve(whole.xy, start)
     scale = max(spread, 1e-30)
     return Solution(
@@ -125,16 +140,21 @@ def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
     )
 
 
-def pool(moments: Moments, folds: list[int], centred: bool) -> Pooled:
+def pool(moments: Moments, folds: Sequence[int], centred: bool) -> Pooled:
     """Sum over folds, about the means if ``centred``."""
     n = sum(moments.counts[f] for f in folds)
     sums = (moments.xx, moments.xy, moments.x, moments.y, moments.yy)
-    xx, xy, x, y, yy = (np.asarray(np.sum([part[f] for f in folds], axis=0)) for part in sums)
+    xx, xy, x, y, yy = (reduce(np.add, [part[f] for f in folds]) for part in sums)
     x, y = x / n, y / n
     if centred:
-        xx = xx - n * x[:, :, None] * x[:, None, :]
-        xy = xy - n * x[:, :, None] * y[:, None, :]
+        xx, xy = _about(xx, n * x, x), _about(xy, n * x, y)
     return Pooled(n, xx, xy, x, y, yy)
+
+
+def _about(products: Array, first: Array, second: Array) -> Array:
+    """Take an outer product off, with one more array of that size and no other."""
+    outer = first[:, :, None] * second[:, None, :]
+    return np.subtract(products, outer, out=outer)
 
 
 def bias_of(fit: Pooled, weights: Array, centred: bool) -> Array:
@@ -151,7 +171,8 @@ class System:
         self._n, self._square = fit.n, fit.xx / fit.n
         diagonal = np.diagonal(self._square, axis1=1, axis2=2).mean(axis=1)
         level = np.maximum(diagonal, max(float(diagonal.mean()) * 1e-6, 1e-12))
-        damped = self._square + ridge * level[:, None, None] * np.eye(self._square.shape[1])
+        damped, every = self._square.copy(), np.arange(self._square.shape[1])
+        damped[:, every, every] += ridge * level[:, None]
         self._factor: Array | None = None
         # A ridge too small to outweigh rounding leaves no positive definite matrix.
         with suppress(np.linalg.LinAlgError):
