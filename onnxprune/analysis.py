@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from onnxprune.coupling import Coupling, couple
@@ -108,6 +109,15 @@ class Analysis:
     def runnable(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return what can be run of a model or its cuts: the fp32 clone where that alone can."""
         return model if self.native else upcast(model)
+
+    @cached_property
+    def activations(self) -> tuple[int, ...]:
+        """Bytes of every value that one sample makes; never empty."""
+        first = next(iter(self.probes[0].values()))
+        batch = max(*first.shape[:1], 1) if first.ndim else 1
+        shapes = self.traces[0].shapes.items()
+        made = [4 * int(np.prod(s)) // batch for v, s in shapes if not self.view.is_constant(v)]
+        return tuple(made) or (0,)
 
     def stated_feed(self) -> Feeds:
         """Return one feed at the stated sizes: a real sample where it has them."""

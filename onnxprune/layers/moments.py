@@ -77,7 +77,8 @@ def moments_of(
     rng = np.random.default_rng(seed)
     samples = sum(map(batch_size, feeds))
     sites = [layer for layer in layers if isinstance(layer, Site)]
-    places = {key_of(s): places_of(trace, s, rng, samples) for s in sites}
+    batch = max(map(batch_size, feeds), default=1)
+    places = {key_of(s): places_of(trace, s, rng, samples, batch) for s in sites}
     sums = {key_of(layer): Moments(full=True) for layer in layers}
     outs = {key_of(layer): Moments(full=False) for layer in layers}
     recurrences = list({s.node.index: s.layer for s in layers if isinstance(s, Sum)}.values())

@@ -14,7 +14,7 @@ from onnxprune.layers.sites import Site
 from onnxprune.model.view import Node
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Places", "input_rows", "output_rows", "places_of", "weight_blocks", "weight_of"]
+__all__ = ["Draw", "Places", "input_rows", "output_rows", "places_of", "weight_blocks", "weight_of"]
 
 _PLACES = (64, 1024)  # output positions per sample: least, most
 _ENOUGH = 16_384  # rows that say all; few samples give more positions each
@@ -26,7 +26,7 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Output positions that are looked at, the same in every sample; None: all of them.
+    """Output positions that are looked at, the same in every sample.
 
     ``index`` holds one array per spatial axis, of equal length. Neighbouring positions say nearly
     the same, so a sample of them is as good as all.
@@ -35,38 +35,53 @@ class Places:
     index: tuple[NDArray[np.int64], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """At most so many rows of a feed (tokens of all its samples), the same of every layer."""
+
+    most: int
+
+    def rows(self, values: Array) -> Rows:
+        """Draw rows (n, channels) from values with channels on the last axis."""
+        rows = values.reshape(-1, values.shape[-1])
+        if len(rows) > self.most:
+            rng = np.random.default_rng(len(rows))
+            rows = rows[np.sort(rng.choice(len(rows), self.most, replace=False))]
+        return rows.astype(np.float32)
+
+
 def places_of(
-    trace: Trace, site: Site, rng: np.random.Generator, samples: int = _ENOUGH
-) -> Places | None:
-    """Choose the output positions to look at; None where the layer has no spatial axes.
+    trace: Trace, site: Site, rng: np.random.Generator, samples: int = _ENOUGH, batch: int = 1
+) -> Places | Draw:
+    """Choose what to look at: output positions of a convolution, rows of other layers.
 
     Parameters
     ----------
     trace : Trace
     site : Site
     rng : Generator
-    samples : int
-        How many there are to look at.
+    samples, batch : int
+        How many there are to look at, and how many of them in a feed.
 
     Returns
     -------
-    Places, optional
+    Places or Draw
     """
-    if site.node.op_type not in _CONVOLUTIONS:
-        return None
     most = int(np.clip(_ENOUGH // max(samples, 1), *_PLACES))
+    if site.node.op_type not in _CONVOLUTIONS:
+        return Draw(most * batch)
     return _choose(trace.shapes[site.output][2:], most, rng)
 
 
-def output_rows(values: Array, places: Places | None) -> Rows:
+def output_rows(values: Array, places: Places | Draw) -> Rows:
     """Return a layer's output as rows (n, channels)."""
-    if places is not None:
+    if isinstance(places, Places):
         return _place_rows(values, places)
-    return values.reshape(-1, values.shape[-1]).astype(np.float32)
+    return places.rows(values)
 
 
 def input_rows(
-    site: Site, values: Array, weight: Array, places: Places | None, groups: int = 1
+    site: Site, values: Array, weight: Array, places: Places | Draw, groups: int = 1
 ) -> Rows:
     """Return what a layer multiplies its weight with.
 
@@ -77,8 +92,8 @@ def input_rows(
         What the layer reads, channels on axis 1 for convolutions and on the last axis otherwise.
     weight : array
         As the operator holds it.
-    places : Places, optional
-        Output positions of a convolution.
+    places : Places or Draw
+        Output positions of a convolution, rows of another layer.
     groups : int
         Of the convolution that is looked at (a cut one may have fewer than the original).
 
@@ -86,8 +101,8 @@ def input_rows(
     -------
     float32 array, shape (groups, n, D)
     """
-    if places is None:
-        return values.reshape(1, -1, values.shape[-1]).astype(np.float32)
+    if isinstance(places, Draw):
+        return places.rows(values)[None]
     return _patches(values, site.node, weight.shape[2:], places, groups)
 
 

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.analysis import Analysis
-from onnxprune.data.splits import Splits, affordable
+from onnxprune.data.splits import Splits, affordable, drawn
 from onnxprune.layers.readers import dense_sites
 from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Progress
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _BATCH = 32
+_ROOM = 3 << 30  # bytes of the activations of a batch
+_KEPT = 3 << 30  # bytes of what is kept of all samples from one layer to the next
 _FOLDS = 4
 _FEWEST = 4  # samples below which least squares only learns them by heart
 _SWEEPS = 2
@@ -174,10 +176,14 @@ def recover_again(
 
 
 def fitting(found: Analysis, indices: NDArray[np.int64], seed: int) -> list[Feeds]:
-    """Return samples to fit on in batches, fewer samples where each takes long."""
+    """Return samples to fit on in batches, fewer samples where each takes long or much memory."""
     indices = affordable(indices, found.costs.total.macs, seed)
+    # What a layer reads, and the skip that it meets, are kept of all samples.
+    most = max(_KEPT // max(2 * max(found.activations), 1), _BATCH // 2)
+    indices = drawn(indices, most, seed)
+    room = max(_ROOM // max(sum(found.activations), 1), 1)
     # Every fold of the cross-validation needs samples of its own.
-    return list(found.samples.feeds(indices, min(_BATCH, len(indices) // _FOLDS)))
+    return list(found.samples.feeds(indices, min(_BATCH, room, len(indices) // _FOLDS)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ skip, towards the original's sum less the cut model's skip, so that each block c
 that the stream has gathered.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxprune.coupling.keeps import Keeps, narrow
 from onnxprune.coupling.relations import Axis
 from onnxprune.layers.recurrent import Recurrence, find_recurrences
 from onnxprune.layers.rows import (
+    Draw,
     Places,
     input_rows,
     output_rows,
@@ -30,10 +31,11 @@ from onnxprune.layers.student import Student
 from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
+from onnxprune.recovery.lessons import Lessons
 from onnxprune.recovery.ridge import WIDE, Moments, Solution, bias_of, pool, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
-from onnxprune.runtime.session import Feeds, Session, batch_size, with_outputs
+from onnxprune.runtime.session import Feeds, batch_size
 from onnxprune.runtime.trace import Trace
 
 __all__ = ["Refit", "refit"]
@@ -63,7 +65,7 @@ class _Sweep:
         self.view, self.trace, self.student, self.keeps = view, trace, student, keeps
         self.bases = {value: basis for turn in turns for value, basis in turn.values.items()}
 
-    def run(self, site: Site, targets: Sequence[Rows], places: Places | None) -> None:
+    def run(self, site: Site, targets: Sequence[Rows], places: Places | Draw) -> None:
         """Refit one layer, as if the normalization behind it were folded in: outputs compare."""
         weight = self.student.read(site.weight)
         if weight is None:
@@ -89,7 +91,7 @@ class _Sweep:
         weight: Array,
         start: NDArray[np.float64],
         targets: Sequence[Rows],
-        places: Places | None,
+        places: Places | Draw,
     ) -> None:
         """Shift each output of a layer that is not solved for; scale it, if the weight is its own.
 
@@ -128,7 +130,7 @@ class _Sweep:
         weight: Array,
         start: NDArray[np.float64],
         targets: Sequence[Rows],
-        places: Places | None,
+        places: Places | Draw,
     ) -> Solution:
         moments = Moments(_FOLDS)
         gate = site.gate if start.shape[1] <= WIDE else None
@@ -149,7 +151,7 @@ class _Sweep:
         )
 
     def pairs(
-        self, site: Site, weight: Array, groups: int, targets: Sequence[Rows], places: Places | None
+        self, site: Site, weight: Array, groups: int, targets: Sequence[Rows], places: Places | Draw
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield rows (groups, n, D) and scaled goals (groups, n, O), feed by feed."""
         scale = self.scale(site, groups).astype(np.float32)
@@ -159,7 +161,7 @@ class _Sweep:
             yield rows, np.ascontiguousarray(split * scale)
 
     def goals(
-        self, site: Site, targets: Sequence[Rows], places: Places | None, shown: Sequence[str] = ()
+        self, site: Site, targets: Sequence[Rows], places: Places | Draw, shown: Sequence[str] = ()
     ) -> Iterator[tuple[Feeds, Rows]]:
         """Yield what the cut model shows, and the goals (n, outputs), feed by feed."""
         seen = self.student.values((*site.reads, *shown), settled=site.reads[:1])
@@ -262,49 +264,16 @@ def refit(
     if not layers:
         return Refit(edited.model, (), ())
     rng = np.random.default_rng(seed)
-    samples = sum(map(batch_size, feeds))
-    places = {s.node.index: places_of(trace, s, rng, samples) for s in sites}
-    taught = _taught(view, layers, places, sweep, feeds)
+    samples, batch = sum(map(batch_size, feeds)), max(map(batch_size, feeds))
+    places = {s.node.index: places_of(trace, s, rng, samples, batch) for s in sites}
+    lessons = Lessons(view, trace, places, feeds, sweep.kept)
     for number, layer in enumerate(progress.track(layers, len(layers), "layers")):
         edited.forget(name for later in layers[number:] for name in later.reads)
         index = layer.node.index
+        if index not in lessons.taught:
+            lessons.teach(layers[number:])
         if isinstance(layer, Site):
-            sweep.run(layer, taught.rows[index], places[index])
+            sweep.run(layer, lessons.rows.pop(index), places[index])
         else:
-            follow(view, layer, edited, keeps, taught.reads[index])
+            follow(view, layer, edited, keeps, lessons.reads.pop(index))
     return Refit(edited.model, tuple(edited.refitted), tuple(edited.added))
-
-
-@dataclass(frozen=True, slots=True)
-class _Taught:
-    """What the original shows, by node and feed: goals of sites, what recurrences read."""
-
-    rows: dict[int, list[Rows]]
-    reads: dict[int, list[Feeds]]
-
-
-def _taught(
-    view: View,
-    layers: Sequence[Site | Recurrence],
-    places: Mapping[int, Places | None],
-    sweep: _Sweep,
-    feeds: Sequence[Feeds],
-) -> _Taught:
-    """Collect the original's outputs at the chosen places, kept channels only, and the reads."""
-    sites = [layer for layer in layers if isinstance(layer, Site)]
-    others = [layer for layer in layers if isinstance(layer, Recurrence)]
-    wanted = dict.fromkeys([s.total or s.output for s in sites])
-    wanted |= dict.fromkeys(name for layer in others for name in layer.reads)
-    inner = [name for name in wanted if name not in view.inputs]
-    session = Session(with_outputs(view.real, inner))
-    found = _Taught({s.node.index: [] for s in sites}, {o.node.index: [] for o in others})
-    for feed in feeds:
-        values = {**feed, **session.run(feed, inner)}
-        for site in sites:
-            name = site.total or site.output
-            rows = output_rows(values[name], places[site.node.index])
-            axis = 1 if places[site.node.index] is not None else values[name].ndim - 1
-            found.rows[site.node.index].append(sweep.kept(rows, name, axis))
-        for layer in others:
-            found.reads[layer.node.index].append({name: values[name] for name in layer.reads})
-    return found

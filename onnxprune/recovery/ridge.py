@@ -171,12 +171,13 @@ class System:
         self._n, self._square = fit.n, fit.xx / fit.n
         diagonal = np.diagonal(self._square, axis1=1, axis2=2).mean(axis=1)
         level = np.maximum(diagonal, max(float(diagonal.mean()) * 1e-6, 1e-12))
-        damped, every = self._square.copy(), np.arange(self._square.shape[1])
+        damped = self._square.copy()
+        every = np.arange(self._square.shape[1])
         damped[:, every, every] += ridge * level[:, None]
         self._factor: Array | None = None
         # A ridge too small to outweigh rounding leaves no positive definite matrix.
         with suppress(np.linalg.LinAlgError):
-            self._factor = np.linalg.cholesky(damped)
+            self._factor = np.asarray(np.linalg.cholesky(damped), np.float64)
 
     def solve(self, xy: Array, start: Array) -> Array:
         """Return the weights; ``start`` itself where the problem cannot be solved."""

@@ -105,14 +105,7 @@ class Task:
     @cached_property
     def size(self) -> int:
         """Samples per batch: as many as keep its activations within memory."""
-        trace, view = self.found.traces[0], self.found.view
-        batch = max(next(iter(self.found.probes[0].values())).shape[:1] or (1,))
-        activations = sum(
-            4 * int(np.prod(shape))
-            for value, shape in trace.shapes.items()
-            if not view.is_constant(value)
-        ) / max(batch, 1)
-        return int(np.clip(MEMORY / max(activations, 1.0), 1, _BATCH))
+        return int(np.clip(MEMORY // max(sum(self.found.activations), 1), 1, _BATCH))
 
     def batches(self, most: int | None = None) -> Batches:
         """Return the samples to fit and to select on, at most so many of each."""

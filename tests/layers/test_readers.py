@@ -3,7 +3,7 @@
 import numpy as np
 
 from onnxprune.layers.readers import collect_readers
-from onnxprune.layers.rows import input_rows
+from onnxprune.layers.rows import Draw, input_rows
 from onnxprune.runtime.session import Session, with_outputs
 from tests import nets
 
@@ -40,7 +40,7 @@ def test_moments_are_those_of_the_inputs():
             session = Session(with_outputs(found.view.model, [site.source]))
             seen = [session.run(feed)[site.source] for feed in feeds]
             weight = site.weight_in(found.view)
-            rows = np.concatenate([input_rows(site, v, weight, None)[0] for v in seen])
+            rows = np.concatenate([input_rows(site, v, weight, Draw(10_000))[0] for v in seen])
             np.testing.assert_allclose(reader.mean, rows.mean(axis=0), rtol=1e-3, atol=1e-5)
             moments = np.cov(rows.T, bias=True)
             np.testing.assert_allclose(reader.moments, moments, rtol=1e-2, atol=1e-4)

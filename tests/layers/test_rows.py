@@ -68,14 +68,26 @@ def test_groups_and_transposed_convolutions(op, shape, weight, attributes, tmp_p
     np.testing.assert_array_equal(weight_of(site, blocks, weight.shape), weight)
 
 
+def test_of_many_tokens_the_same_are_drawn_before_and_behind(tmp_path):
+    weight = RNG(0).standard_normal((7, 5))
+    found, site, x, y = looked("MatMul", (40, 7), weight, tmp_path)
+    places = places_of(found.traces[0], site, RNG(2), samples=1000, batch=1)
+    rows = input_rows(site, x, weight, places)
+    assert rows.shape == (1, 64, 7), "64 per sample of a feed"
+    np.testing.assert_allclose(
+        rows[0] @ weight_blocks(site, weight)[0], output_rows(y, places), rtol=1e-3, atol=1e-5
+    )
+    assert len(np.unique(rows[0], axis=0)) == 64
+
+
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_gemm(transposed, tmp_path):
     weight = RNG(0).standard_normal((5, 7) if transposed else (7, 5))
     found, site, x, y = looked("Gemm", (7,), weight, tmp_path, transB=transposed)
-    assert places_of(found.traces[0], site, RNG(2)) is None
-    rows = input_rows(site, x, weight, None)
+    places = places_of(found.traces[0], site, RNG(2))
+    rows = input_rows(site, x, weight, places)
     np.testing.assert_allclose(
-        rows[0] @ weight_blocks(site, weight)[0], output_rows(y, None), rtol=1e-3, atol=1e-5
+        rows[0] @ weight_blocks(site, weight)[0], output_rows(y, places), rtol=1e-3, atol=1e-5
     )
     np.testing.assert_array_equal(
         weight_of(site, weight_blocks(site, weight), weight.shape), weight

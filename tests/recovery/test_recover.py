@@ -12,6 +12,7 @@ from onnxprune.model.diff import field_diff
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Silent
+from onnxprune.recovery import lessons
 from onnxprune.recovery import recover as stage
 from onnxprune.recovery import refit as layers
 from onnxprune.recovery.recover import plain, recover, recover_again
@@ -105,14 +106,45 @@ def test_a_sweep_that_does_not_help_is_dropped(monkeypatch):
     assert mended.after == mended.before
 
 
+def fitted(found, proven, feeds):
+    return refit(
+        found.view,
+        found.traces[0],
+        found.coupling.collected,
+        proven.model,
+        proven.keeps,
+        feeds,
+        seed=0,
+        progress=Silent(),
+    )
+
+
+@pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_vit", "digits_gru"])
+def test_one_lesson_per_layer_teaches_the_same(name, monkeypatch):
+    found, proven = halved(name, samples=64)
+    feeds = list(found.samples.feeds(range(64), 16))
+    usual = fitted(found, proven, feeds)
+    monkeypatch.setattr(lessons, "_ROOM", 1)
+    made = fitted(found, proven, feeds)
+    assert made.refitted == usual.refitted
+    for one, other in zip(made.model.graph.initializer, usual.model.graph.initializer, strict=True):
+        arrays = [onnx.numpy_helper.to_array(tensor) for tensor in (one, other)]
+        np.testing.assert_allclose(*arrays, rtol=1e-2, atol=1e-3)  # sums are ordered otherwise
+
+
+def test_samples_that_make_much_are_fewer_and_go_one_by_one(monkeypatch):
+    found = nets.digits("digits_resnet", samples=200)
+    assert [len(f["input"]) for f in stage.fitting(found, np.arange(100), 0)] == [25] * 4
+    monkeypatch.setattr(stage, "_KEPT", 2 * 40 * max(found.activations))
+    monkeypatch.setattr(stage, "_ROOM", 1)
+    assert [len(f["input"]) for f in stage.fitting(found, np.arange(100), 0)] == [1] * 40
+
+
 def test_the_student_is_not_touched():
     found, proven = halved("digits_resnet", samples=64)
     before = proven.model.SerializeToString()
     feeds = list(found.samples.feeds(range(64), 16))
-    made = refit(
-        found.view, found.traces[0], found.coupling.collected, proven.model, proven.keeps, feeds,
-        seed=0, progress=Silent(),
-    )  # fmt: skip
+    made = fitted(found, proven, feeds)
     assert proven.model.SerializeToString() == before
     assert made.refitted
     assert plain(proven).model is proven.model

@@ -68,6 +68,19 @@ def test_of_wide_problems_one_fold_is_held_out(problem, monkeypatch):
     assert wide.after < 0.5 * usual.after, "the spoilt fold was fitted on, not judged by"
 
 
+def test_some_outputs_choose_the_ridge_for_all(monkeypatch):
+    rng = np.random.default_rng(5)
+    x, start = rng.standard_normal((200, 30)), rng.standard_normal((30, 5))
+    y = x @ start + 3.0 * rng.standard_normal((200, 5))
+    y[:, 1::2] = 0.0  # of these outputs, shrinking little would be best
+    monkeypatch.setattr(ridge, "_JUDGED", 3)
+    found, judges = solved(x, y, start), solved(x, y[:, ::2], start[:, ::2])
+    assert found.ridge == judges.ridge
+    assert (found.before, found.after) == pytest.approx((judges.before, judges.after))
+    np.testing.assert_allclose(found.weights[:, ::2], judges.weights)
+    assert np.linalg.norm(found.weights[:, 1::2] - start[:, 1::2]) > 1.0, "all are solved for"
+
+
 def test_noise_is_shrunk_towards_the_start():
     rng = np.random.default_rng(2)
     x, start = rng.standard_normal((40, 30)), rng.standard_normal((30, 2))
