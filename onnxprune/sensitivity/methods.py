@@ -13,7 +13,7 @@ from onnxprune import __version__
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 from onnxprune.coupling.keeps import Keeps, keep_masks
-from onnxprune.data.splits import Splits, affordable
+from onnxprune.data.splits import Splits, affordable, drawn
 from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Progress, Silent
@@ -37,6 +37,9 @@ __all__ = ["Task", "measure_groups"]
 _BATCH = 32
 _FEWEST, _ENOUGH = 8, 32  # samples that channels are perturbed on: ever, and before gradients
 _SHARE = 0.5  # of the time limit that perturbing is planned to take
+_PASSES = 4  # of what lies downstream of a group, for its curve
+_SPEED = 5e10  # multiply-accumulates that curves may take per second of the time limit
+_SEEN = 32  # samples that curves are measured on at least
 
 
 def measure_groups(
@@ -157,7 +160,7 @@ class Task:
             self.found.traces[0],
             self.found.coupling,
             groups,
-            Batches(self.feeds(fit), self.feeds(self.splits.select)),
+            Batches(self.feeds(fit), self.feeds(self._seen(groups))),
             outputs=self.outputs,
             seed=self.options.seed,
             progress=self.progress,
@@ -167,6 +170,16 @@ class Task:
         for name, group in seen.items():
             self._keep(name, group)
         return seen
+
+    def _seen(self, groups: Sequence[Group]) -> NDArray[np.int64]:
+        """Draw the samples that curves are measured on: fewer of large networks.
+
+        The clock has no say: a busy machine shall not make another model.
+        """
+        shares = sum(_downstream(self.found, group) for group in groups)
+        work = _PASSES * shares * self.found.costs.total.macs
+        most = _SPEED * self.options.time_limit / max(work, 1.0)
+        return drawn(self.splits.select, max(int(most), _SEEN), self.options.seed)
 
     def _refitted(
         self, group: Group, gone: NDArray[np.int64], nodes: Collection[int]

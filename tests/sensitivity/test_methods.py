@@ -14,6 +14,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.report.json import to_json
 from onnxprune.sensitivity import measurer, perturbation
+from onnxprune.sensitivity import methods as methods_
 from onnxprune.sensitivity.methods import Task, measure_groups
 from onnxprune.sensitivity.perturbation import measure
 from tests import nets
@@ -42,6 +43,19 @@ def test_auto_reconstructs_what_is_refitted_and_perturbs_the_rest():
     assert used == {"reconstruction", "perturbation"}
     assert len(reasons) == 2
     assert "fits the time limit" in reasons[1]
+
+
+@pytest.mark.parametrize(("limit", "most"), [(120.0, 50), (1e-9, 32)])
+def test_curves_of_large_networks_are_measured_on_fewer_samples(limit, most, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        methods_, "measure_narrowed", lambda *given, **_: seen.append(given[4].select) or {}
+    )
+    found = nets.digits("digits_resnet", 200)
+    options = Options(data=DATA, time_limit=limit)
+    task = Task(found, found.coupling.groups, split_samples(200, 0), options, Silent())
+    task.narrowed(found.coupling.groups)
+    assert sum(len(feed["input"]) for feed in seen[0]) == most
 
 
 def test_auto_perturbs_everything_where_nothing_is_refitted():
