@@ -22,7 +22,7 @@ from onnxprune.rewrite import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import Session
 from onnxprune.search import stages
-from onnxprune.selection import pace
+from onnxprune.selection import correction, pace
 from tests import nets
 
 RESNET = nets.MODELS / "digits_resnet.onnx"
@@ -595,7 +595,7 @@ class TestBench:
 
     def test_a_table_can_be_carried_to_another_machine(self, untimed, tmp_path, monkeypatch):
         monkeypatch.setattr(pace, "operator_timer", lambda *_: lambda o: 10.0 * np.prod(o.widths))
-        monkeypatch.setattr(pace, "race", lambda models, *_, **__: 10.0 * weights_of(models))
+        monkeypatch.setattr(correction, "race", lambda models, *_, **__: 10.0 * weights_of(models))
         path, table = save(nets.mlp(4, 64, 32, 2), tmp_path), tmp_path / "table.json"
         options = Options(cache=tmp_path, samples=8, recover=False, provider="CPUExecutionProvider")
         pipeline.bench(path, None, options, table=table)

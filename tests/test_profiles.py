@@ -21,6 +21,7 @@ from onnxprune.progress import Silent
 from onnxprune.report.console import print_report
 from onnxprune.report.json import to_json
 from onnxprune.search import stages
+from onnxprune.selection import correction
 from onnxprune.selection import pace as room
 from onnxprune.selection.cuttable import cuttable
 from onnxprune.selection.pace import paced
@@ -84,7 +85,7 @@ def machine(monkeypatch):
         return time
 
     monkeypatch.setattr(room, "operator_timer", timer)
-    monkeypatch.setattr(room, "race", lambda models, *_, **__: weights_of(models))
+    monkeypatch.setattr(correction, "race", lambda models, *_, **__: weights_of(models))
 
 
 class TestReading:

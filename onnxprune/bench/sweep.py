@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from onnxprune.bench.clock import clock_of, read
+from onnxprune.bench.clock import QUIET, clock_of, read
 from onnxprune.bench.operators import Operator
 from onnxprune.bench.steps import stairs
 from onnxprune.bench.table import Entry, LatencyTable, Pays
@@ -20,8 +20,8 @@ Timer = Callable[[Operator], float]
 """Nanoseconds of one run of an operator at its widths."""
 
 _SHORT, _LONG = 1, 4  # copies in the two chains
-_READINGS = 7
-_READING = 1_000_000  # nanoseconds that a reading lasts at least
+_READINGS = 25
+_READING = 500_000  # nanoseconds that a reading lasts at least
 _BASE = 64  # width at which steps are looked for, whatever the widths in the model
 _TRIED = (*range(64, 12, -4), 63, 58, 45, 34)
 _TELLING = 5e6  # multiply-accumulates that take long enough to be told apart, and no longer
@@ -49,7 +49,7 @@ def operator_timer(threads: int, provider: str) -> Timer:
             read(session, feeds, now, _READING)
             readers.append((session, feeds))
         short, long = (
-            np.percentile(times, 25)
+            np.percentile(times, QUIET)
             for times in zip(
                 *([read(*reader, now, _READING) for reader in readers] for _ in range(_READINGS)),
                 strict=True,

@@ -79,6 +79,12 @@ class Entry:
             times = times[place - 1] * (1 - share) + times[place] * share
         return float(times) * (1 + self.pays.cliff * ragged)
 
+    def lower(self, other: "Entry | None") -> "Entry":
+        """Return the lower of two measurements at the same widths; this one at others."""
+        if other is None or other.levels != self.levels:
+            return self
+        return Entry(self.levels, np.minimum(self.times, other.times), self.pays)
+
     def left(self, kept: Sequence[float]) -> float:
         """Return the share of the time that is left when these shares of the axes are kept."""
         sizes = [levels[-1] for levels in self.levels]
@@ -112,6 +118,13 @@ class LatencyTable:
         """Return a table that also knows how its times add up in a model at some sizes."""
         fits = {**self.fits, (sha256, tuple(sorted(dims.items()))): fit}
         return LatencyTable(self.machine, self.pays, self.entries, fits)
+
+    def lowered(self, other: "LatencyTable") -> "LatencyTable":
+        """Return a table with the lower of each time where both know it, else what is known."""
+        entries = {
+            name: entry.lower(self.entries.get(name)) for name, entry in other.entries.items()
+        }
+        return self.with_(other.pays, entries)
 
     def fit_of(self, sha256: str, dims: Mapping[str, int]) -> Fit:
         """Return how the times add up in a model; at other sizes if these are not known."""

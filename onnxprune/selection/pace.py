@@ -2,40 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from math import prod
-
-import numpy as np
-import onnx
 
 from onnxprune.analysis import Analysis
 from onnxprune.bench.cache import recall, remember
-from onnxprune.bench.clock import race
-from onnxprune.bench.fit import Fit, fit
 from onnxprune.bench.operators import Operator, find_operators
 from onnxprune.bench.sweep import fill, operator_timer
-from onnxprune.bench.table import Entry, LatencyTable, Pays, load_table
+from onnxprune.bench.table import LatencyTable, load_table
 from onnxprune.coupling.groups import Group
-from onnxprune.coupling.keeps import Keeps, keep_masks, narrow
+from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
 from onnxprune.errors import UsageError
-from onnxprune.model.cost import Cost, CostModel, Term, fractions
-from onnxprune.model.view import Node
+from onnxprune.model.cost import CostModel, Term, fractions
 from onnxprune.options import Options
 from onnxprune.progress import Progress
-from onnxprune.rewrite.cut import cut
-from onnxprune.rewrite.repairs import UnrepresentableError
-from onnxprune.runtime.session import Feeds, RunFailedError
-from onnxprune.runtime.trace import Trace
-from onnxprune.selection.widths import paying_widths
+from onnxprune.selection.correction import corrected
+from onnxprune.selection.parts import Parts
 
 __all__ = ["Pace", "paced"]
 
-_CUTS = 4  # whole models that the sum is corrected on, beside the original
 _SURE = 0.1  # relative error of the corrected sum that goes without saying
-# Views of the same memory, and what is done inside a convolution.
-_FREE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape"})
-_FUSED = frozenset({"BatchNormalization", "Relu", "Clip", "LeakyRelu", "HardSigmoid"})
+_STALE = 0.05  # and from which the operators are timed anew
+_RETAKES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,197 +142,96 @@ def set_pace(
         If the cache folder that was asked for cannot be written.
     """
     progress.stage("table")
-    profiles = found.timed_at()
-    operators = [list(find_operators(found.view, profile.stated)) for profile in profiles]
+    operators = [list(find_operators(found.view, p.stated)) for p in found.timed_at()]
     free = {member.axis.plain for group in groups for member in group.members}
-    table, notes = _table(list(chain(*operators)), free, options, progress)
-    parts = [
-        _Parts(found, profile.stated, own, table)
-        for profile, own in zip(profiles, operators, strict=True)
-    ]
-    unknown = sum(part.unknown for part in parts)
-    if unknown:
-        count = sum(map(len, operators))
-        notes.append(f"{unknown} of {count} operators are not in the latency table")
-    steps: dict[Axis, int] = {}
-    for axis, step in chain.from_iterable(part.steps(free).items() for part in parts):
-        steps[axis] = max(steps.get(axis, 1), step)
-    here = options.latency_table is None
-    if here:
-        feeds = [profile.feed for profile in profiles]
-        fits = _corrected(found, groups, parts, feeds, steps, options)
-        for profile, correction in zip(profiles, fits, strict=True):
-            table = table.with_fit(found.model.sha256, profile.dims, correction)
-        error = max(correction.error for correction in fits)
-        if not error <= _SURE:
-            notes.append(
-                f"the latency table is off by up to {error:.0%} on whole models: "
-                "the search may take more tries"
-            )
-    terms = [
-        part.terms(table.fit_of(found.model.sha256, profile.dims))
-        for part, profile in zip(parts, profiles, strict=True)
-    ]
-    totals = tuple(sum(term.cost.latency for term in part) for part in terms)
-    return Pace(tuple(map(tuple, terms)), totals, steps, table, here, tuple(notes))
-
-
-def _table(
-    operators: Sequence[Operator], free: set[Axis], options: Options, progress: Progress
-) -> tuple[LatencyTable, list[str]]:
+    notes = []
     if options.latency_table is not None:
         table = load_table(options.latency_table)
         machine = table.machine.get("cpu", "another machine")
-        return table, [
+        notes.append(
             f"latency is predicted from {options.latency_table}, measured on {machine}; "
             "the times measured here are another machine's"
-        ]
-    table = recall(options.cache, threads=options.threads, provider=options.provider)
-    fuller = fill(
-        table,
-        operators,
-        lambda operator: [axis in free for axis in operator.axes],
-        operator_timer(options.threads, options.provider),
-        time_limit=options.time_limit,
-        progress=progress,
-    )
-    if len(fuller.entries) + len(fuller.pays) > len(table.entries) + len(table.pays):
-        remember(fuller, options.cache)
-    return fuller, []
+        )
+        added = _Sum(found, operators, free, table)
+    else:
+        added = _measured(found, groups, operators, free, options, progress)
+        if not added.error <= _SURE:
+            notes.append(
+                f"the latency table is off by up to {added.error:.0%} on whole models: "
+                "the search may take more tries"
+            )
+    unknown = sum(part.unknown for part in added.parts)
+    if unknown:
+        count = sum(map(len, operators))
+        notes.append(f"{unknown} of {count} operators are not in the latency table")
+    terms = [tuple(part.terms(by)) for part, by in zip(added.parts, added.fits, strict=True)]
+    totals = tuple(sum(term.cost.latency for term in part) for part in terms)
+    here = options.latency_table is None
+    return Pace(tuple(terms), totals, added.steps, added.table, here, tuple(notes))
 
 
-class _Parts:
-    """The operators of a model with their entries, and what the others write."""
+class _Sum:
+    """A table, and how its times add up in a model at every profile's sizes."""
 
     def __init__(
         self,
         found: Analysis,
-        stated: Trace,
-        operators: Sequence[Operator],
+        operators: Sequence[Sequence[Operator]],
+        free: set[Axis],
         table: LatencyTable,
     ) -> None:
-        known = {o.signature: table.entries.get(o.signature) for o in operators}
-        self.unknown = sum(known[o.signature] is None for o in operators)
-        rates = [e.whole / o.macs for o in operators if (e := known[o.signature]) and o.macs]
-        rate = float(np.median(rates)) if rates else 1.0
-        self.operators = [(o, known[o.signature] or _guess(o, rate)) for o in operators]
-        timed = {o.node.index for o in operators}
-        self.others = [
-            (axes, float(prod(stated.shapes[axes[0].value])))
-            for node in found.view.nodes
-            if node.index not in timed and not _is_free(found, node)
-            for value in node.outputs
-            if (axes := _axes(stated, value))
+        self.table = table
+        self.profiles = found.timed_at()
+        self.parts = [
+            Parts(found, profile.stated, own, table)
+            for profile, own in zip(self.profiles, operators, strict=True)
         ]
+        self.steps: dict[Axis, int] = {}
+        for axis, step in chain.from_iterable(part.steps(free).items() for part in self.parts):
+            self.steps[axis] = max(self.steps.get(axis, 1), step)
+        sha = found.model.sha256
+        self.fits = [table.fit_of(sha, profile.dims) for profile in self.profiles]
+        self.error = max(by.error for by in self.fits)
 
-    def terms(self, by: Fit) -> list[Term]:
-        """Price the parts; the original's latency is their sum."""
-        return [
-            *(
-                Term(o.node.name, Cost(0, 0, 0, by.scale * entry.whole), o.axes, entry.left)
-                for o, entry in self.operators
-            ),
-            *(Term("", Cost(0, 0, 0, by.per_element * size), axes) for axes, size in self.others),
-            Term("", Cost(0, 0, 0, by.fixed), ()),
-        ]
-
-    def features(self, keeps: Keeps) -> tuple[float, float]:
-        """Return the table's sum and the elements that the others write, under a cut."""
-        kept = fractions(keeps)
-        table = sum(
-            entry.whole * entry.left([kept.get(axis, 1.0) for axis in o.axes])
-            for o, entry in self.operators
-        )
-        written = sum(s * prod(kept.get(axis, 1.0) for axis in axes) for axes, s in self.others)
-        return table, written
-
-    def steps(self, free: set[Axis]) -> dict[Axis, int]:
-        """Return what every axis's width should be a multiple of: the largest of its readers'."""
-        found: dict[Axis, int] = {}
-        for operator, entry in self.operators:
-            for axis, step in zip(operator.axes, entry.pays.steps, strict=True):
-                if axis in free:
-                    found[axis] = max(found.get(axis, 1), step)
-        return found
+    def correct(self, found: Analysis, groups: Sequence[Group], options: Options) -> None:
+        """Hold the sum to the clock, on the model and some cuts of it."""
+        feeds = [profile.feed for profile in self.profiles]
+        self.fits = corrected(found, groups, self.parts, feeds, self.steps, options)
+        for profile, by in zip(self.profiles, self.fits, strict=True):
+            self.table = self.table.with_fit(found.model.sha256, profile.dims, by)
+        self.error = max(by.error for by in self.fits)
 
 
-def _guess(operator: Operator, rate: float) -> Entry:
-    """Take an operator that the table does not know to be as fast as the others."""
-    levels = tuple((width,) for width in operator.widths)
-    time = np.full((1,) * len(levels), max(rate * operator.macs, 1.0))
-    return Entry(levels, time, Pays((1,) * len(levels)))
-
-
-def _axes(stated: Trace, value: str) -> tuple[Axis, ...]:
-    shape = stated.shapes.get(value, ()) if value else ()
-    return tuple(Axis(value, number) for number in range(len(shape)))
-
-
-def _is_free(found: Analysis, node: Node) -> bool:
-    if node.op_type in _FREE:
-        return True
-    before = found.view.producers.get(node.inputs[0]) if node.inputs else None
-    return (
-        node.op_type in _FUSED
-        and before is not None
-        and before.op_type in {"Conv", "BatchNormalization"}
+def _measured(
+    found: Analysis,
+    groups: Sequence[Group],
+    operators: Sequence[Sequence[Operator]],
+    free: set[Axis],
+    options: Options,
+    progress: Progress,
+) -> _Sum:
+    """Measure what this machine's table lacks; all anew where it does not fit whole models."""
+    known = recall(options.cache, threads=options.threads, provider=options.provider)
+    fill_ = partial(
+        fill,
+        operators=list(chain(*operators)),
+        free=lambda operator: [axis in free for axis in operator.axes],
+        timer=operator_timer(options.threads, options.provider),
+        time_limit=options.time_limit,
+        progress=progress,
     )
-
-
-def _corrected(
-    found: Analysis,
-    groups: Sequence[Group],
-    parts: Sequence[_Parts],
-    feeds: Sequence[Feeds],
-    steps: Mapping[Axis, int],
-    options: Options,
-) -> list[Fit]:
-    """Time the original and some cuts of it on every feed, and fit the sums to them."""
-    models, keeps = [found.runnable(found.view.model)], [dict[Axis, np.ndarray]()]
-    rng = np.random.default_rng(options.seed)
-    for number in range(_CUTS):
-        made = _some_cut(found, groups, steps, (number + 0.5) / _CUTS, rng)
-        if made is not None:
-            models.append(found.runnable(made[0]))
-            keeps.append(made[1])
-    return [
-        _fitted(part, models, keeps, feed, options) for part, feed in zip(parts, feeds, strict=True)
-    ]
-
-
-def _fitted(
-    parts: _Parts,
-    models: Sequence[onnx.ModelProto],
-    keeps: Sequence[Keeps],
-    feed: Feeds,
-    options: Options,
-) -> Fit:
-    feeds = [narrow(feed, kept) for kept in keeps]
-    try:
-        measured = race(models, feeds, threads=options.threads, provider=options.provider)
-    except RunFailedError:  # a cut that nobody has verified need not run
-        models, keeps = models[:1], keeps[:1]
-        measured = race(models, feeds[:1], threads=options.threads, provider=options.provider)
-    tables, elements = zip(*(parts.features(k) for k in keeps), strict=True)
-    return fit(tables, elements, measured)
-
-
-def _some_cut(
-    found: Analysis,
-    groups: Sequence[Group],
-    steps: Mapping[Axis, int],
-    depth: float,
-    rng: np.random.Generator,
-) -> tuple[onnx.ModelProto, dict[Axis, np.ndarray]] | None:
-    """Narrow every group by about a share, at widths that pay."""
-    sizes = found.coupling.collected.sizes
-    removed = []
-    for group in groups:
-        widths = paying_widths(group, sizes, steps)
-        place = int(np.clip(rng.normal(depth, 0.15), 0, 0.999) * len(widths))
-        removed.append((group, np.arange(widths[place], group.size)))
-    keeps = keep_masks(removed, sizes)
-    try:
-        return cut(found.view, found.coupling, found.traces, keeps), keeps
-    except UnrepresentableError:
-        return None
+    best = _Sum(found, operators, free, fill_(known))
+    best.correct(found, groups, options)
+    for _ in range(_RETAKES):
+        if best.error <= _STALE:
+            break
+        # Whatever else the machine did meanwhile, or when the table was made, only adds time.
+        taken = fill_(LatencyTable(known.machine))
+        again = _Sum(found, operators, free, best.table.lowered(taken))
+        again.correct(found, groups, options)
+        if not again.error < best.error:
+            break
+        best = again
+    if best.table.entries != known.entries or best.table.pays != known.pays:
+        remember(best.table, options.cache)
+    return best

@@ -20,7 +20,7 @@ from onnxprune.quality.judge import Judge
 from onnxprune.search import stages
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.path import nested_plans
-from onnxprune.selection import pace
+from onnxprune.selection import correction, pace
 from onnxprune.selection.budget import farthest
 from onnxprune.sensitivity.methods import measure_groups
 from tests import nets
@@ -37,7 +37,7 @@ def _untimed(monkeypatch, tmp_path_factory):
     """Let a machine be made up on which time goes with the number of weights."""
     monkeypatch.setattr(stages, "measure", quick_bench)
     monkeypatch.setattr(pace, "operator_timer", lambda *_: lambda o: 10.0 * np.prod(o.widths))
-    monkeypatch.setattr(pace, "race", lambda models, *_, **__: 10.0 * weights_of(models))
+    monkeypatch.setattr(correction, "race", lambda models, *_, **__: 10.0 * weights_of(models))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

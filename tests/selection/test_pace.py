@@ -19,6 +19,7 @@ from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.session import Session
 from onnxprune.search import pricing, stages
+from onnxprune.selection import correction
 from onnxprune.selection import pace as room
 from onnxprune.selection.cuttable import cuttable
 from onnxprune.selection.pace import paced
@@ -121,7 +122,7 @@ def test_a_table_that_serves_nothing_is_refused(net, tmp_path):
 def test_a_clock_that_denies_what_the_table_says_writes_nothing(net, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "measure", ratio_of(1.0))
     monkeypatch.setattr(room, "operator_timer", lambda *_: steps_of(8))
-    monkeypatch.setattr(room, "race", lambda models, *_, **__: np.full(len(models), 1e7))
+    monkeypatch.setattr(correction, "race", lambda models, *_, **__: np.full(len(models), 1e7))
     asked = replace(options(None, latency=0.8), cache=tmp_path / "cache")
     with pytest.raises(BudgetError, match=r"no measurable change|nearest is latency"):
         pipeline.run(net, tmp_path / "out.onnx", asked)
@@ -132,7 +133,9 @@ def test_a_measured_latency_ends_in_a_file(net, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "measure", ratio_of(0.75))
     monkeypatch.setattr(room, "operator_timer", lambda *_: steps_of(8))
     sizes = lambda m: float(sum(np.prod(t.dims) for t in m.graph.initializer))  # noqa: E731
-    monkeypatch.setattr(room, "race", lambda models, *_, **__: np.array([*map(sizes, models)]))
+    monkeypatch.setattr(
+        correction, "race", lambda models, *_, **__: np.array([*map(sizes, models)])
+    )
     asked = replace(options(None, latency=0.8), cache=tmp_path / "cache")
     report = pipeline.run(net, tmp_path / "out.onnx", asked)
     assert (tmp_path / "out.onnx").exists()
