@@ -143,6 +143,50 @@ def test_a_measured_latency_ends_in_a_file(net, tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache").glob("latency-*.json"))) == 1
 
 
+class Busy:
+    """A machine with stairs of 8 that is busy by turns while operators are timed first."""
+
+    def __init__(self, calls):
+        self.left, self.rng = calls, np.random.default_rng(0)
+
+    def __call__(self, operator):
+        self.left -= 1
+        return steps_of(8)(operator) * (self.rng.uniform(1, 6) if self.left >= 0 else 1.0)
+
+
+def true_times(models, *_, **__):
+    """What models of Gemm take on that machine."""
+    dims = [[t.dims for t in m.graph.initializer if len(t.dims) == 2] for m in models]
+    return np.array([sum(1e4 * np.prod([-(-w // 8) * 8 for w in d]) for d in one) for one in dims])
+
+
+def predicted(net, cache, timer, monkeypatch):
+    """Return what halved operators take, and the whole model."""
+    monkeypatch.setattr(room, "operator_timer", lambda *_: timer)
+    asked = replace(options(None, latency=0.8), cache=cache)
+    found = pipeline.analyse(net, asked, Silent())
+    _, pace = paced(found, cuttable(found, asked), asked, Silent())
+    return [*(term.left([0.5] * len(term.axes)) for term in pace.terms), pace.totals[0] / 1e8]
+
+
+def test_times_taken_while_the_machine_was_busy_are_taken_again(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(correction, "race", true_times)
+    quiet = predicted(net, tmp_path / "quiet", steps_of(8), monkeypatch)
+    busy = predicted(net, tmp_path / "busy", Busy(40), monkeypatch)
+    np.testing.assert_allclose(busy, quiet, rtol=0.05)
+
+
+def test_a_table_of_a_busy_day_is_taken_again(net, tmp_path, monkeypatch):
+    monkeypatch.setattr(correction, "race", true_times)
+    quiet = predicted(net, tmp_path / "quiet", steps_of(8), monkeypatch)
+    with monkeypatch.context() as patch:  # a run that has no second chance
+        patch.setattr(room, "_RETAKES", 0)
+        busy = predicted(net, tmp_path / "busy", Busy(10**9), monkeypatch)
+    assert not np.allclose(busy, quiet, rtol=0.2)
+    again = predicted(net, tmp_path / "busy", steps_of(8), monkeypatch)
+    np.testing.assert_allclose(again, quiet, rtol=0.05)
+
+
 def test_two_budgets_hold_together(net, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "measure", ratio_of(0.6))
     table = table_of(net, steps_of(4), tmp_path / "table.json")
