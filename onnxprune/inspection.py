@@ -10,7 +10,7 @@ from onnxprune.coupling.solver import Frozen
 from onnxprune.model.weights import inputs_of, parameter_counts, plain
 from onnxprune.progress import Progress
 from onnxprune.report.inspected import Coverage, FrozenAxis, GroupInfo, Inspection
-from onnxprune.rewrite.prove import attempt
+from onnxprune.rewrite.alone import objections
 
 __all__ = ["frozen_axes", "half", "inspect_groups", "obstacles"]
 
@@ -51,8 +51,9 @@ def inspect_groups(
     Inspection
     """
     infos, good, warnings = [], [], []
-    for group in progress.track(groups, len(groups), "groups"):
-        _, reason = attempt(found, [(group, half(group))]) if verify else (0.0, "")
+    cuts = ((g, half(g)) for g in progress.track(groups, len(groups), "groups"))
+    reasons = objections(found, cuts) if verify else ("" for _ in groups)
+    for group, reason in zip(groups, reasons, strict=True):
         if not reason:
             good.append(group)
         else:

@@ -11,9 +11,10 @@ from onnxprune.coupling.keeps import Keeps, keep_masks
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.repairs import UnrepresentableError
 
-__all__ = ["Proven", "attempt", "prove"]
+__all__ = ["Proven", "Removal", "attempt", "prove"]
 
 Removal = tuple[Group, Sequence[int]]
+"""A group, and the channels of it that go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -83,6 +83,8 @@ class Verifier:
 
     Attributes
     ----------
+    masked : Gated
+        The original with a mask on every axis that can be cut.
     noisiest : float
         The largest error that a cut was allowed beyond `TOLERANCE`; 0 where none was.
     """
@@ -92,10 +94,10 @@ class Verifier:
     ) -> None:
         known = coupling.collected.sizes  # of one position there is nothing to mask
         axes = [a for a in coupling.contracts if a in known and a not in coupling.frozen]
-        self._gated = gate(view, trace, coupling, axes)
+        self.masked = gate(view, trace, coupling, axes)
         self._names = [output.name for output in view.model.graph.output]
         self._outputs = float_frontier(view, trace)
-        self._session = Session(with_outputs(self._gated.model, self._outputs))
+        self._session = Session(with_outputs(self.masked.model, self._outputs))
         self._feeds = feeds
         self.noisiest = 0.0
         self._check_deterministic()
@@ -107,7 +109,7 @@ class Verifier:
 
     def _check_deterministic(self) -> None:
         """A model that answers by chance can be neither measured nor proven."""
-        masks = self._gated.feeds({})
+        masks = self.masked.feeds({})
         for feed in self._feeds:
             first, second = (self._session.run({**feed, **masks}) for _ in range(2))
             if relative_error(first, first) > TOLERANCE:
@@ -125,9 +127,9 @@ class Verifier:
 
     def _forced_ways(self) -> Iterator[tuple[bool, Session]]:
         """Yield the branches that the original can be made to take, with a session each."""
-        masks = self._gated.feeds({})
+        masks = self.masked.feeds({})
         for then in (True, False):
-            forced = force_branches(self._gated.model, then=then)
+            forced = force_branches(self.masked.model, then=then)
             try:
                 session = Session(with_outputs(forced, self._outputs))
                 runs = [session.run({**feed, **masks}) for feed in self._feeds]
@@ -137,7 +139,7 @@ class Verifier:
                 yield then, session
 
     def _gap(self, model: onnx.ModelProto, keeps: Keeps, reference: Session) -> float:
-        masks = self._gated.feeds(keeps)
+        masks = self.masked.feeds(keeps)
         session = Session(with_outputs(model, self._outputs))
         return max(
             relative_error(
@@ -176,10 +178,10 @@ class Verifier:
     @cached_property
     def _plain(self) -> Session:
         """The masked original without onnxruntime's optimizations: the same with other kernels."""
-        return Session(with_outputs(self._gated.model, self._outputs), optimize=False)
+        return Session(with_outputs(self.masked.model, self._outputs), optimize=False)
 
     def _noise(self, keeps: Keeps) -> float:
-        masks = self._gated.feeds(keeps)
+        masks = self.masked.feeds(keeps)
         return max(
             relative_error(self._plain.run({**f, **masks}), self._session.run({**f, **masks}))
             for f in self._feeds
