@@ -34,7 +34,13 @@ class Bounds:
 
 
 def solve_gated(
-    pairs: Pairs, bounds: Bounds, linear: Solution, start: Array, *, centred: bool
+    pairs: Pairs,
+    moments: Moments,
+    bounds: Bounds,
+    linear: Solution,
+    start: Array,
+    *,
+    centred: bool,
 ) -> Solution:
     """Improve on a linear solution by redrawing the goals that the activation hides.
 
@@ -42,6 +48,8 @@ def solve_gated(
     ----------
     pairs : sequence of (rows, goals)
         Shapes (groups, n, D) and (groups, n, O), one pair per feed.
+    moments : Moments
+        Of all pairs.
     bounds : Bounds
     linear : Solution
         Of the same problem with the goals as they are; its ridge is used again.
@@ -57,20 +65,18 @@ def solve_gated(
         that it was not fitted on.
     """
     if len(pairs) > 1:
-        plain, gated = _turns(pairs[1:], bounds, linear, start, centred)
+        rest = pool(moments.without(*pairs[0]), [0], centred)
+        plain, gated = _turns(pairs[1:], rest, bounds, linear, start, centred)
         if not _error(pairs[0], bounds, gated) < _error(pairs[0], bounds, plain):
             return linear
-    return _turns(pairs, bounds, linear, start, centred)[1]
+    whole = pool(moments, range(len(moments.counts)), centred)
+    return _turns(pairs, whole, bounds, linear, start, centred)[1]
 
 
 def _turns(
-    pairs: Pairs, bounds: Bounds, linear: Solution, start: Array, centred: bool
+    pairs: Pairs, fit: Pooled, bounds: Bounds, linear: Solution, start: Array, centred: bool
 ) -> tuple[Solution, Solution]:
     """Solve for the goals as they are, then in turns for redrawn ones; return both."""
-    moments = Moments(1)
-    for rows, goals in pairs:
-        moments.add(0, rows, goals)
-    fit = pool(moments, [0], centred)
     system = System(fit, linear.ridge)
     plain = gated = _solved(system, fit, linear, start, centred)
     for _ in range(_TURNS):

@@ -32,7 +32,7 @@ from onnxprune.model.view import View
 from onnxprune.progress import Progress
 from onnxprune.recovery.gated import Bounds, solve_gated
 from onnxprune.recovery.lessons import Lessons
-from onnxprune.recovery.ridge import WIDE, Moments, Solution, bias_of, pool, solve
+from onnxprune.recovery.ridge import Moments, Solution, bias_of, pool, solve
 from onnxprune.recovery.trajectory import follow
 from onnxprune.recovery.turn import Turn
 from onnxprune.runtime.session import Feeds, batch_size
@@ -44,6 +44,7 @@ Array = NDArray[np.generic]
 Rows = NDArray[np.float32]
 _FOLDS = 4
 _WIDEST = 5000  # D beyond which a layer keeps its weights: the solve takes D^3
+_GATED = 2400  # D beyond which goals are taken as they are
 _SAME = 1e-8  # relative error below which a layer has nothing to mend
 _SILENT = 1e-6  # scale below which a normalization lets nothing through
 _MEMORY = 1 << 29  # bytes of rows that are kept for a gated solve
@@ -133,7 +134,7 @@ class _Sweep:
         places: Places | Draw,
     ) -> Solution:
         moments = Moments(_FOLDS)
-        gate = site.gate if start.shape[1] <= WIDE else None
+        gate = site.gate if start.shape[1] <= _GATED else None
         kept: list[tuple[Rows, Rows]] = []
         for number, pair in enumerate(self.pairs(site, weight, len(start), targets, places)):
             moments.add(number % _FOLDS, *pair)
@@ -144,6 +145,7 @@ class _Sweep:
             return solution
         return solve_gated(
             kept,
+            moments,
             self.bounds(site, gate, start),
             solution,
             start,

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-__all__ = ["WIDE", "Moments", "Pooled", "Solution", "System", "bias_of", "pool", "solve"]
+__all__ = ["Moments", "Pooled", "Solution", "System", "bias_of", "pool", "solve"]
 
 Array = NDArray[np.float64]
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of the mean diagonal
 _JUDGED = 128  # outputs that choose the ridge: what suits these suits the others
-WIDE = 2400  # D beyond which only one fold is held out: every solve takes D^3
+_WIDE = 1000  # D beyond which only one fold is held out: every solve takes D^3
 
 
 @dataclass
@@ -56,6 +56,21 @@ class Moments:
             self.counts[fold] += rows.shape[1]
             for total, part in zip(sums, parts, strict=True):
                 total[fold] += part
+
+    def without(self, rows: NDArray[np.float32], targets: NDArray[np.float32]) -> "Moments":
+        """Return the sums of all folds in one, less those of some rows that are in them."""
+        found = Moments(1)
+        found.add(0, rows, targets)
+        found.counts[0] = sum(self.counts) - found.counts[0]
+        for parts, ours in (
+            (found.xx, self.xx),
+            (found.xy, self.xy),
+            (found.x, self.x),
+            (found.y, self.y),
+            (found.yy, self.yy),
+        ):
+            parts[0] = reduce(np.add, ours) - parts[0]
+        return found
 
     def judged(self) -> tuple["Moments", NDArray[np.int64]]:
         """Return the same sums of some outputs only, spread over all, and which these are."""
@@ -119,7 +134,7 @@ def solve(moments: Moments, start: Array, *, centred: bool) -> Solution:
     given = start[:, :, few]
     errors = np.zeros(len(_RIDGES) + 1)
     spread = 0.0
-    for held in folds if start.shape[1] <= WIDE else folds[:1]:
+    for held in folds if start.shape[1] <= _WIDE else folds[:1]:
         fit = pool(seen, [f for f in folds if f != held] or folds, centred)
         test = pool(seen, [held], centred=False)
         spread += float(test.yy.sum() - (test.n * test.y**2).sum() if centred else test.yy.sum())

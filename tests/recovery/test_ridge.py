@@ -57,12 +57,25 @@ def test_the_errors_are_those_on_held_out_rows(problem):
     assert found.after == pytest.approx(left, rel=0.1)
 
 
+def test_rows_can_be_taken_out_again(problem):
+    x, y, _, _ = problem
+    pairs = list(zip(np.array_split(x, 8), np.array_split(y, 8), strict=True))
+    left = ridge.pool(
+        moments(x, y).without(*(a[None].astype(np.float32) for a in pairs[0])), [0], centred=True
+    )
+    rest = [np.concatenate(part) for part in zip(*pairs[1:], strict=True)]
+    wanted = ridge.pool(moments(*rest), range(4), centred=True)
+    assert left.n == wanted.n
+    for name in ("xx", "xy", "x", "y", "yy"):
+        np.testing.assert_allclose(getattr(left, name), getattr(wanted, name), rtol=1e-4, atol=1e-3)
+
+
 def test_of_wide_problems_one_fold_is_held_out(problem, monkeypatch):
     x, y, w, _ = problem
     spoilt = y.copy()
     spoilt[200:300] += 5.0  # of the third fold
     usual = solved(x, spoilt, w + 0.3)
-    monkeypatch.setattr(ridge, "WIDE", 5)
+    monkeypatch.setattr(ridge, "_WIDE", 5)
     wide = solved(x, spoilt, w + 0.3)
     np.testing.assert_allclose(wide.weights, usual.weights, atol=1e-2)
     assert wide.after < 0.5 * usual.after, "the spoilt fold was fitted on, not judged by"
