@@ -20,6 +20,7 @@ from onnxprune.layers.operands import (
     VALUES,
     ends_of,
     heads_along,
+    heads_of,
     is_fused,
     lies_flat,
 )
@@ -46,7 +47,7 @@ class Pair:
     other : Site
         Makes keys, or reads what attention makes of the values.
     ours : int array, shape (heads, dims)
-        Outputs of ``one``.
+        Outputs of ``one``. Where heads share keys or values, their rows are the same on that side.
     theirs : int array, shape (heads, dims)
         The outputs of ``other`` that they meet, or the inputs of ``other`` that they end in.
     product : int
@@ -61,6 +62,12 @@ class Pair:
     theirs: Places
     product: int
     read: bool
+
+    @property
+    def shared(self) -> Places:
+        """Numbers that are the same for heads that share dims, shape (heads,)."""
+        found = [np.unique(side, axis=0, return_inverse=True) for side in (self.ours, self.theirs)]
+        return np.asarray(min(found, key=lambda pair: len(pair[0]))[1].reshape(-1))
 
 
 def find_pairs(view: View, trace: Trace, sites: Sequence[Site], feed: Feeds) -> list[Pair]:
@@ -78,7 +85,6 @@ def find_pairs(view: View, trace: Trace, sites: Sequence[Site], feed: Feeds) -> 
     Returns
     -------
     list of Pair
-        Heads that share keys or values with others are left out.
     """
     linear = [s for s in sites if _simple(view, s)]
     search = _Search(view, trace, feed, {s.output: s for s in linear})
@@ -148,17 +154,19 @@ class _Search:
         return None if found is None or found.shape[-1] < _FEWEST else (site, found)
 
     def matched(self, node: Node) -> Pair | None:
-        """Pair the heads of queries with those of keys; None where some are shared."""
+        """Pair the heads of queries with those of keys; None where they share some dims only."""
         queries, keys = self.operand(node, 0), self.operand(node, 1, KEYS[is_fused(node)])
         if queries is None or keys is None:
             return None
-        if is_fused(node) and queries[1].shape != keys[1].shape:
+        dims, read = queries[1].shape[-1], keys[1]
+        if is_fused(node):  # of heads of queries, neighbours share keys
+            read = np.repeat(read, queries[1].shape[-2] // read.shape[-2], axis=-2)
+        if queries[1].shape[-1] != read.shape[-1]:
             return None
-        dims = queries[1].shape[-1]
-        met = np.concatenate(np.broadcast_arrays(queries[1], keys[1]), axis=-1)
+        met = np.concatenate(np.broadcast_arrays(queries[1], read), axis=-1)
         heads = np.unique(met.reshape(-1, 2 * dims), axis=0)
         ours, theirs = heads[:, :dims], heads[:, dims:]
-        if len(np.unique(ours)) != ours.size or len(np.unique(theirs)) != theirs.size:
+        if not (_apart(ours) and _apart(theirs)):
             return None
         return Pair(queries[0], keys[0], ours, theirs, node.index, read=False)
 
@@ -172,9 +180,12 @@ class _Search:
             made = self.operand(node, VALUES[is_fused(node)])
             if made is None or reader is None or self.mixed(node):
                 continue
-            carried = made[1][..., None, :]
+            heads = made[1]
+            if is_fused(node):
+                heads = np.repeat(heads, self.queries(node) // heads.shape[-2], axis=-2)
+            carried = heads[..., None, :]
             if lies_flat(self.trace, node):
-                carried = made[1].reshape(len(made[1]), 1, -1)
+                carried = heads.reshape(len(heads), 1, -1)
             if carried.shape[-1] == self.trace.shapes[value][-1]:
                 numbers[value] = np.broadcast_to(carried + 1, self.trace.shapes[value])
                 found[number] = (made[0], made[1], reader)
@@ -185,6 +196,11 @@ class _Search:
             for number, (maker, heads, reader) in found.items()
         ]
         return [pair for pair in pairs if pair is not None]
+
+    def queries(self, node: Node) -> int:
+        """Return how many heads of queries an attention operator has."""
+        shape = self.trace.shapes[node.inputs[0]]
+        return heads_of(node, 0) if lies_flat(self.trace, node) else shape[-3]
 
     def mixed(self, node: Node) -> bool:
         """Whether a product sums up values by other things that layers make."""
@@ -200,15 +216,18 @@ class _Search:
     def carried(
         self, node: int, maker: Site, carried: Places, reader: Site, met: Places
     ) -> Pair | None:
-        """Pair the heads of values with the inputs that they end in; None where some are shared."""
+        """Pair the heads of values with the inputs that they end in, each as often as it does."""
         rows = met.reshape(-1, met.shape[-1])
         heads = np.unique(carried.reshape(-1, carried.shape[-1]), axis=0)
-        inputs = np.argsort(rows[0])
-        same = np.array_equal(rows[0][inputs], np.sort(heads.ravel()))
-        if not same or (rows != rows[0]).any() or len(np.unique(heads)) != heads.size:
+        inputs, counts = np.argsort(rows[0], kind="stable"), np.bincount(rows[0][rows[0] >= 0])
+        times = counts.max(initial=0)
+        whole = np.array_equal(rows[0][inputs], np.repeat(np.sort(heads.ravel()), times))
+        if not whole or (rows != rows[0]).any() or len(np.unique(heads)) != heads.size:
             return None
-        theirs = inputs[np.searchsorted(rows[0][inputs], heads)]
-        return Pair(maker, reader, heads, theirs, node, read=True)
+        first = np.searchsorted(rows[0][inputs], heads)
+        theirs = np.concatenate([inputs[first + turn] for turn in range(times)])
+        ours = np.tile(heads, (times, 1))
+        return Pair(maker, reader, ours, theirs, node, read=True)
 
     def apart(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Drop pairs whose channels end in other products as well."""
@@ -221,3 +240,9 @@ class _Search:
             return all(uses[site.output, place] == 1 for place in places.ravel().tolist())
 
         return [p for p in pairs if once(p.one, p.ours) and (p.read or once(p.other, p.theirs))]
+
+
+def _apart(heads: Places) -> bool:
+    """Whether heads, some of them the same, have no dim in common otherwise."""
+    different = np.unique(heads, axis=0)
+    return len(np.unique(different)) == different.size

@@ -8,7 +8,7 @@ keys the roots of both moments.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,23 +90,39 @@ def turned_heads(
     for pair in pairs:
         if pair.read:
             reader = readers.get(pair.other.node.index)
-            heads = [] if reader is None else [_values(reader, inputs) for inputs in pair.theirs]
+            heads = [] if reader is None else _heard(reader, pair)
         else:
-            heads = [_products(*moments) for moments in met.get(pair.product, ())]
+            heads = _matched(met[pair.product], pair) if pair.product in met else []
         if heads:
             found.append(Turned(pair, tuple(heads)))
     return found
 
 
+def _heard(reader: Reader, pair: Pair) -> list[Head]:
+    """Turn all values that a layer reads: those in several places by what all of these hear."""
+    shared = pair.shared
+    ones = [_values(reader, pair.theirs[shared == n]) for n in range(shared.max() + 1)]
+    means = reader.mean[pair.theirs]
+    return [replace(ones[n], mean=mean) for n, mean in zip(shared.tolist(), means, strict=True)]
+
+
+def _matched(met: Array, pair: Pair) -> list[Head]:
+    """Turn all queries and keys: those that several share by what they meet in all."""
+    shared = pair.shared
+    ones = [_products(*met[:, shared == n].mean(axis=1)) for n in range(shared.max() + 1)]
+    return [ones[n] for n in shared]
+
+
 def _values(reader: Reader, inputs: NDArray[np.int64]) -> Head:
-    """Turn a head's values: of several heads each by itself."""
-    moments = reader.moments[np.ix_(inputs, inputs)]
-    heard = reader.weight[inputs] * np.sqrt(reader.worth)
+    """Turn a head's values, read at one or more places (places, dims): each head by itself."""
+    moments = np.mean([reader.moments[np.ix_(at, at)] for at in inputs], axis=0)
+    heard = np.hstack([reader.weight[at] * np.sqrt(reader.worth) for at in inputs])
     root = _root(moments)
     left, sizes, _ = linalg.svd(root @ heard, lapack_driver="gesvd")
-    worth = np.diag(moments) * (heard**2).sum(axis=1)
+    worth = np.diag(moments) * (heard**2).sum(axis=1) / len(inputs)
     ours, theirs = linalg.solve(root, left).T, (root @ left).T
-    return Head(ours, theirs, reader.mean[inputs], _tails(sizes, len(root)), worth)
+    errors = _tails(sizes, len(root)) / len(inputs)
+    return Head(ours, theirs, np.zeros(len(root)), errors, worth)
 
 
 def _products(queries: Array, keys: Array) -> Head:
@@ -134,10 +150,11 @@ def _tails(sizes: Array, dims: int) -> Array:
     return np.concatenate([[0.0], np.cumsum(energy[::-1])])
 
 
-def _met(
-    view: View, pairs: Sequence[Pair], feeds: Sequence[Feeds]
-) -> Mapping[int, list[tuple[Array, Array]]]:
-    """Sum up the second moments of queries, and of keys about the mean of their sample."""
+def _met(view: View, pairs: Sequence[Pair], feeds: Sequence[Feeds]) -> Mapping[int, Array]:
+    """Sum up the second moments of queries, and of keys about the mean of their sample.
+
+    Both are of shape (heads, dims, dims), in one array.
+    """
     names = list(dict.fromkeys(s.output for p in pairs for s in (p.one, p.other)))
     if not names:
         return {}
@@ -153,7 +170,7 @@ def _met(
             sums[pair.product][0] += [_square(queries[..., dims]) for dims in pair.ours]
             sums[pair.product][1] += [_square(keys[..., dims]) for dims in pair.theirs]
     return {
-        p.product: list(zip(*sums[p.product] / rows[p.product], strict=True))
+        p.product: sums[p.product] / rows[p.product]
         for p in pairs
         if rows[p.product] >= _ROWS * p.ours.shape[1]
     }

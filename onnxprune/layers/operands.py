@@ -9,12 +9,21 @@ from numpy.typing import NDArray
 from onnxprune.model.view import Edge, Node, View
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["KEYS", "LINEAR", "VALUES", "ends_of", "heads_along", "is_fused", "lies_flat"]
+__all__ = [
+    "KEYS",
+    "LINEAR",
+    "VALUES",
+    "ends_of",
+    "heads_along",
+    "heads_of",
+    "is_fused",
+    "lies_flat",
+]
 
 Places = NDArray[np.int64]
 LINEAR = ("MatMul", "Gemm")  # channels on the last axis of what they read and make
 _MOVES = frozenset(
-    {"Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
+    {"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
     | {"Unsqueeze"}
 )
 _HEADS = {
@@ -78,6 +87,12 @@ def lies_flat(trace: Trace, node: Node) -> bool:
     return is_fused(node) and len(trace.shapes[node.inputs[0]]) == _SIDE_BY_SIDE
 
 
+def heads_of(node: Node, slot: int) -> int:
+    """Return how many heads an attention operator finds in what it reads; 0 where it says none."""
+    heads = node.attributes.get(_HEADS[_operator(node)][slot > 0])
+    return heads if isinstance(heads, int) else 0
+
+
 def heads_along(trace: Trace, node: Node, slot: int, codes: Places, axis: int) -> Places | None:
     """Return the channels of each head in what attention reads.
 
@@ -105,7 +120,7 @@ def heads_along(trace: Trace, node: Node, slot: int, codes: Places, axis: int) -
         return None
     if not lies_flat(trace, node):
         return np.asarray(first)
-    heads = node.attributes.get(_HEADS[_operator(node)][slot > 0])
-    if not isinstance(heads, int) or heads < 1 or first.shape[-1] % heads:
+    heads = heads_of(node, slot)
+    if heads < 1 or first.shape[-1] % heads:
         return None
     return np.asarray(first.reshape(*first.shape[:-1], heads, -1))

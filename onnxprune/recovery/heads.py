@@ -83,11 +83,11 @@ def _any(pair: Pair) -> tuple[Head, ...]:
     """Return bases by chance, no plain rotations: what only keeps lengths is not enough."""
     rng, dims = np.random.default_rng(0), pair.ours.shape[1]
     found = []
-    for _ in pair.ours:
+    for _ in range(pair.shared.max() + 1):
         basis, scale = np.linalg.qr(rng.standard_normal((dims, dims)))[0], rng.uniform(0.5, 2, dims)
         none = np.zeros(dims)
         found.append(Head(basis * scale, basis / scale, none, np.zeros(dims + 1), none))
-    return tuple(found)
+    return tuple(found[number] for number in pair.shared)
 
 
 def _pairs(found: Analysis, values: Collection[str]) -> list[Pair]:

@@ -126,11 +126,13 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str], known: Feeds | No
 def _feed_inner(graph: onnx.GraphProto, needed: set[str], known: Feeds) -> None:
     """Make the inputs of a graph just what its nodes need, of the given and the known values."""
     inputs = [value for value in graph.input if value.name in needed]
-    sizes = _sizes(graph)
+    sizes, values = _sizes(graph), _attended(graph)
     for name in sorted(needed.intersection(known).difference(v.name for v in inputs)):
         array = known[name]
         kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        shape = array.shape if name in sizes and array.ndim == 1 else [None] * array.ndim
+        shape = array.shape if name in sizes and array.ndim == 1 else (None,) * array.ndim
+        if name in values:
+            shape = (*shape[:-1], array.shape[-1])
         inputs.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     del graph.input[:]
     graph.input.extend(inputs)
@@ -148,6 +150,12 @@ def _sizes(graph: onnx.GraphProto) -> set[str]:
         elif found.intersection(node.output):
             found.update(node.input)
     return found
+
+
+def _attended(graph: onnx.GraphProto) -> set[str]:
+    """Return the values of Attention: where their width is unknown, that of the output is wrong."""
+    nodes = [node for node in graph.node if node.op_type == "Attention" and not node.domain]
+    return {name for node in nodes for name in node.input[2:3]}
 
 
 class Session:

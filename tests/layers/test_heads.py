@@ -1,11 +1,23 @@
 """The bases of heads: they lose nothing at full width, and less than dims as they are when cut."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from onnxprune.layers.heads import turned_heads
 from onnxprune.runtime.session import Session, with_outputs
-from tests.layers.test_attention import DIMS, bare, look, packed, pairs_of, separate
+from tests.layers.test_attention import (
+    DIMS,
+    bare,
+    expanded,
+    grouped,
+    look,
+    packed,
+    pairs_of,
+    separate,
+    shared,
+)
 
 
 def turned(attention, folder):
@@ -16,7 +28,7 @@ def turned(attention, folder):
     return found, feeds, turned_heads(found.view, found.traces[0], pairs_of(found), feeds, seed=0)
 
 
-@pytest.mark.parametrize("attention", [separate, bare, packed])
+@pytest.mark.parametrize("attention", [separate, bare, packed, shared, expanded, grouped])
 def test_one_side_undoes_the_other(attention, tmp_path):
     for one in turned(attention, tmp_path)[2]:
         for head in one.heads:
@@ -60,6 +72,32 @@ def test_values_lose_least_in_the_first_dims(tmp_path):
                 # Whatever dims stay, refitted: the turned ones do at least as well.
                 fit = np.linalg.lstsq(x[:, kept], x @ w, rcond=None)[0]
                 assert lost <= ((x @ w - x[:, kept] @ fit) ** 2).sum() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("attention", [expanded, grouped])
+def test_shared_values_lose_least_in_the_first_dims(attention, tmp_path):
+    found, feeds, every = turned(attention, tmp_path)
+    (one,) = [one for one in every if one.pair.read]
+    read = seen(found, feeds, one.pair.other.source).reshape(-1, 4 * DIMS)
+    weight = one.pair.other.weight_in(found.view).astype(np.float64)
+    for label in (0, 1):
+        same = np.flatnonzero(one.pair.shared == label)
+        assert len(same) == 2
+
+        def lost(through, same=same):
+            places = one.pair.theirs[same]
+            parts = [
+                (read[:, at] - read[:, at].mean(axis=0)) @ (np.eye(DIMS) - through) for at in places
+            ]
+            return sum(((x @ weight[at]) ** 2).sum() for x, at in zip(parts, places, strict=True))
+
+        head = one.heads[same[0]]
+        for gone in (1, 2):
+            plain = [
+                lost(np.diag([d not in left for d in range(DIMS)]))
+                for left in combinations(range(DIMS), gone)
+            ]
+            assert lost(head.through(DIMS - gone)) < min(plain)
 
 
 def test_too_few_rows_turn_nothing(tmp_path):

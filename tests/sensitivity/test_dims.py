@@ -15,6 +15,7 @@ from onnxprune.sensitivity.error import OutputError
 from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import Batches
 from tests import nets
+from tests.layers.test_attention import expanded, grouped, look
 
 
 def every_head(found):
@@ -36,8 +37,10 @@ def test_only_groups_of_head_dims_are_narrowed_by_turning():
             assert dims_of(found.coupling, group, heads[:1]) is None
 
 
-def test_a_curve_is_what_turned_heads_lose():
+@pytest.mark.parametrize("attention", [None, expanded, grouped])
+def test_a_curve_is_what_turned_heads_lose(attention, tmp_path):
     found = nets.digits("digits_vit", samples=128)
+    found = found if attention is None else look(attention, tmp_path, samples=128)
     feeds, heads = every_head(found)
     group = next(g for g in found.coupling.groups if g.kind == "head_dim")
     curves = measure_narrowed(
@@ -49,7 +52,7 @@ def test_a_curve_is_what_turned_heads_lose():
     assert (np.diff(curve.errors) >= 0).all()
     sites = dense_sites(found.view, found.traces[0], found.coupling)
     output = OutputError(found.view, float_frontier(found.view, found.traces[0]), feeds[1])
-    for gone in (8, 12):
+    for gone in (8, 12) if attention is None else (1, 2):
         cut = prove(found, [(group, curve.order[:gone])])
         turn = turn_heads(found, heads, cut.keeps)
         model = turned(cut.model, found.view, sites, cut.keeps, [turn]).model
