@@ -147,8 +147,7 @@ class Workshop:
         ----------
         budget : Budget
         first : float, optional
-            The predicted latency to begin with, where another than the budget's is known to do;
-            what then proves too slow once it is repaired is given up.
+            The predicted latency to begin with, where another than the budget's is known to do.
 
         Raises
         ------

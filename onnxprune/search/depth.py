@@ -50,8 +50,9 @@ def shallower(workshop: Workshop, budget: Budget, candidate: Candidate) -> Candi
     if not gone:
         return candidate
     made = workshop.shortened(gone)
+    first = candidate.predicted if "latency" in budget.ratios else None
     try:
-        shorter = made.promised(made.left(budget))
+        shorter = made.promised(made.left(budget), first)
     except (BudgetError, VerificationError):
         return candidate
     return shorter if shorter.error < candidate.error else candidate

@@ -179,7 +179,7 @@ def keep_promises(
     repair : callable of Settled to Recovered
     time : callable of (Settled, ModelProto) to BenchReport
     first : float, optional
-        Prediction to begin with; what then proves too slow once it is repaired is given up.
+        Prediction to begin with; the ratio itself without it.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def keep_promises(
         recovered = repair(settled)
         return settled, recovered, time(settled, recovered.model)
     asked, final = latency, None
-    for _ in range(_REPAIRS if first is None else 1):
+    for _ in range(_REPAIRS):
         try:
             kept = keep_latency(asked, settle_at, time, first)
         except BudgetError:
@@ -202,6 +202,7 @@ def keep_promises(
         final = Kept(kept.settled, time(kept.settled, recovered.model))
         if final.high <= latency:
             return final.settled, recovered, final.timed
-        asked *= _MARGIN * latency / final.high
+        less = _MARGIN * latency / final.high
+        asked, first = asked * less, final.predicted * less
     assert final is not None
     raise _missed(latency, final.timed)
