@@ -25,16 +25,16 @@ from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
+from onnxprune.sensitivity.batching import samples_at_once
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.narrowed import measure_narrowed
-from onnxprune.sensitivity.request import MEMORY, Batches, Request
+from onnxprune.sensitivity.request import Batches, Request
 from onnxprune.sensitivity.store import Store, fingerprint
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from onnxprune.wording import counted
 
 __all__ = ["Task", "measure_groups"]
 
-_BATCH = 32
 _FEWEST, _ENOUGH = 8, 32  # samples that channels are perturbed on: ever, and before gradients
 _SHARE = 0.5  # of the time limit that perturbing is planned to take
 _PASSES = 4  # of what lies downstream of a group, for its curve
@@ -107,8 +107,8 @@ class Task:
 
     @cached_property
     def size(self) -> int:
-        """Samples per batch: as many as keep its activations within memory."""
-        return int(np.clip(MEMORY // max(sum(self.found.activations), 1), 1, _BATCH))
+        """Samples per batch."""
+        return samples_at_once(self.found)
 
     def batches(self, most: int | None = None) -> Batches:
         """Return the samples to fit and to select on, at most so many of each."""

@@ -6,13 +6,14 @@ Networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer wi
 weights, 32 samples unless told otherwise, all channels. Both ways are timed on random channels of
 every group, one after the other in random order, and extrapolated to all channels; what a group
 takes once (sessions, cached activations) counts for the fast way. Naive is: edit the weights, make
-a session, run it. One thread, process CPU time, medians over rounds. Columns: ``all run``, the
-ratio when samples that a channel is silent on are run all the same, and channels one by one where
-samples are few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``, what the
-removals cannot do without over the time taken: multiply-accumulates of what lies downstream, of
-the first readers one channel's share, of those behind a normalization none, at the peak of matrix
-products that is measured in the same round; ``no pad``, the same without products with padding,
-which small maps here do without.
+a session, run it on up to 32 samples at once; the exact way takes as many at once as the command
+does. One thread, process CPU time, medians over rounds. Columns: ``all run``, the ratio when
+samples that a channel is silent on are run all the same, and channels one by one where samples are
+few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``, what the removals
+cannot do without over the time taken: multiply-accumulates of what lies downstream, of the first
+readers one channel's share, of those behind a normalization none, at the peak of matrix products
+that is measured in the same round; ``no pad``, the same without products with padding, which small
+maps here do without.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from onnxprune.runtime.carried import carried
 from onnxprune.runtime.delta import shortened
 from onnxprune.runtime.gates import gate
 from onnxprune.runtime.session import RUNTIME_VERSION, Session, batch_size
+from onnxprune.sensitivity.batching import samples_at_once
 from onnxprune.sensitivity.measurer import FEW, Measurer
 from onnxprune.sensitivity.request import Batches, Request
 from tests.nets import Net
@@ -40,7 +42,9 @@ _CHANNELS = {"naive": 2, "exact": 10, "whole": 3}  # that are timed per group an
 def measurer(problem: Problem) -> Measurer:
     found = problem.found
     seen = found.view, found.traces[0], found.coupling, found.coupling.groups
-    return Measurer(Request(*seen, Batches(problem.feeds, []), problem.outputs))
+    size = samples_at_once(found)
+    feeds = list(found.samples.feeds(range(len(found.samples)), size))
+    return Measurer(Request(*seen, Batches(feeds, []), problem.outputs))
 
 
 def fast(
@@ -73,7 +77,10 @@ def fast(
 
     one(channels[0])  # the first run allocates
     spent = float(np.mean([seconds(lambda c=c: one(c)) for c in channels]))
-    heard = [float(every * group.size) if loud is None else loud.sum() for _, loud in cached]
+    heard = [
+        float(batch_size(feed) * group.size) if loud is None else float(loud.sum())
+        for feed, (_, loud) in zip(measuring.batches.fit, cached, strict=True)
+    ]
     return once + spent * group.size, sum(heard)
 
 
