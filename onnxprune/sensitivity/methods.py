@@ -26,6 +26,7 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.batching import samples_at_once
+from onnxprune.sensitivity.effort import downstream, effort
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import Batches, Request
@@ -176,7 +177,7 @@ class Task:
 
         The clock has no say: a busy machine shall not make another model.
         """
-        shares = sum(_downstream(self.found, group) for group in groups)
+        shares = sum(downstream(self.found, group) for group in groups)
         work = _PASSES * shares * self.found.costs.total.macs
         most = _SPEED * self.options.time_limit / max(work, 1.0)
         return drawn(self.splits.select, max(int(most), _SEEN), self.options.seed)
@@ -203,7 +204,7 @@ class Task:
 
     def rest(self, groups: Sequence[Group]) -> tuple[Sensitivity, str]:
         """Perturb, or sketch by gradients what cannot be perturbed in time; also say why."""
-        work = {group.name: group.size * _downstream(self.found, group) for group in groups}
+        work = {group.name: effort(self.found, group) for group in groups}
         affordable = self._affordable(sum(work.values()))
         available = len(self.splits.fit)
         fits = affordable >= min(_ENOUGH, available)
@@ -214,7 +215,8 @@ class Task:
             measured = self._run(gradient.measure, groups, work, None)
             for name, group in measured.groups.items():
                 self._keep(name, group)
-            return measured, why
+            exact = sum(group.method == "perturbation" for group in measured.groups.values())
+            return measured, why + (f"; {exact} of them perturbed after its check" if exact else "")
         count = int(np.clip(affordable, min(_FEWEST, available), available))
         why = f"{counted(len(groups), 'group')} by perturbation on {counted(count, 'sample')}"
         if method != "perturbation":
@@ -254,22 +256,3 @@ class Task:
         seconds = (time.process_time() - start) / _FEWEST
         allowed = _SHARE * self.options.time_limit * self.options.jobs
         return allowed / max(forwards * seconds, 1e-9)
-
-
-def _downstream(found: Analysis, group: Group) -> float:
-    """Share of the model's MACs that lie downstream of a group, never quite nothing."""
-    view = found.view
-    waiting = [member.axis.value for member in group.members]
-    seen: set[int] = set()
-    while waiting:
-        for edge in view.consumers.get(waiting.pop(), ()):
-            number = edge.node
-            while number >= 0 and number not in seen:  # a body's node makes its owner's outputs
-                seen.add(number)
-                node = view.by_index[number]
-                waiting.extend(node.outputs)
-                waiting.extend(v for body in node.bodies.values() for v in body.inputs)
-                number = node.owner
-    names = {view.by_index[index].name for index in seen}
-    below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
-    return 0.02 + below / max(found.costs.total.macs, 1.0)

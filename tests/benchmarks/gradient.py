@@ -28,6 +28,7 @@ from onnxprune.model.frontier import float_frontier
 from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session, with_outputs
+from onnxprune.sensitivity.effort import effort
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.measure import measure
 from onnxprune.sensitivity.request import Batches, Request
@@ -36,16 +37,6 @@ from tests.nets import Net
 from tests.sensitivity.naive import zeroed
 
 _BATCH = 32
-
-
-class Notes(Silent):
-    """Keeps what the method says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class Problem:
             groups=groups,
             batches=Batches(self.feeds, []),
             outputs=self.outputs,
-            work={g.name: float(g.size) for g in groups},
+            work={g.name: effort(found, g) for g in groups},
             progress=progress,
         )
 
@@ -242,10 +233,10 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
         name = Session(network.path).inputs[0].name
         np.savez(data, **{name: network.calibration()[:samples]})
         problem = look(network.name, network.path, data, samples)
-    notes = Notes()
     start = time.process_time()
-    measured = problem.sketch(notes, check=False)
+    measured = problem.sketch(Silent(), check=True)
     spent = time.process_time() - start
+    alone = problem.sketch(Silent(), check=False)
     groups = problem.found.coupling.groups
     rng = np.random.default_rng(1)
     every = [(g, c) for g in groups for c in range(g.size)]
@@ -253,57 +244,65 @@ def quality_row(network: Network, samples: int, channels: int) -> str:
     seen = problem.found.view, problem.found.traces[0], problem.found.coupling
     masked = Masked(*seen, groups, problem.outputs, problem.feeds)
     exact = np.array([masked.error(g, [c]) for g, c in picks])
-    found = np.array([measured.groups[g.name].scores[c] for g, c in picks])
+    said = [np.array([m.groups[g.name].scores[c] for g, c in picks]) for m in (alone, measured)]
     timed = [picks[i] for i in rng.permutation(len(picks))[:6]]
     naive = float(np.mean([seconds(lambda g=g, c=c: problem.naive(g, c)) for g, c in timed]))
-    methods = {r.method for r in measured.groups.values()}
     least = seconds(lambda: problem.sketch(Silent(), check=False, cotangents=1))
-    names = np.array([g.name for g, _ in picks])
-    inner = {
-        n: spearmanr(exact[names == n], found[names == n]).statistic
-        for n in dict.fromkeys(names)
-        if (names == n).sum() >= 6
-    }
-    weakest = min(groups, key=lambda g: inner.get(g.name, 2.0))
+    ranks = inside(picks, exact, said[1])
+    weakest = min(groups, key=lambda g: ranks.get(g.name, 2.0))
     count = sum(len(next(iter(f.values()))) for f in problem.feeds)
     ratios = (naive * len(every) / cost for cost in (spent, least, 2 * problem.forward()))
+    outright = sum(m.method == "perturbation" for m in measured.groups.values())
     return (
         f"{network.name:24} {count:4d} {len(every):6d} {len(picks):5d}"
-        f" {spearmanr(exact, found).statistic:7.3f}"
-        f" {np.nanmean([*inner.values()]) if inner else np.nan:7.3f}"
-        f" {whole_group(masked, weakest, measured) if inner else '':29}"
+        f" {spearmanr(exact, said[0]).statistic:7.3f} {spearmanr(exact, said[1]).statistic:7.3f}"
+        f" {np.nanmean([*ranks.values()]) if ranks else np.nan:7.3f}"
+        f" {whole_group(masked, weakest, measured, channels) if ranks else '':29}"
+        f" {outright:3d}/{len(groups):<3d}"
         f" {spent:7.2f} s {' '.join(f'{ratio:7.0f}x' for ratio in ratios)}"
-        f" {measured.runs:6d} {'+'.join(sorted(methods))}"
     )
 
 
-def whole_group(masked: Masked, group: Group, measured: Sensitivity) -> str:
-    """Rank correlation over all channels of a group; of the exact scores of halves of the samples;
-    how much its scores vary; its size."""
-    parts = np.array([masked.errors(group, [c]) for c in range(group.size)])
+def inside(
+    picks: Sequence[tuple[Group, int]], exact: np.ndarray, said: np.ndarray
+) -> dict[str, float]:
+    """Rank correlations inside groups of which there are enough channels."""
+    names = np.array([g.name for g, _ in picks])
+    return {
+        n: float(spearmanr(exact[names == n], said[names == n]).statistic)
+        for n in dict.fromkeys(names.tolist())
+        if (names == n).sum() >= 6
+    }
+
+
+def whole_group(masked: Masked, group: Group, measured: Sensitivity, most: int) -> str:
+    """Rank correlation over the first so many channels of a group; of the exact scores of halves
+    of the samples; how much the scores vary; how many these are."""
+    parts = np.array([masked.errors(group, [c]) for c in range(min(group.size, most))])
     exact = parts.sum(axis=1)
-    rank = spearmanr(exact, measured.groups[group.name].scores).statistic
+    rank = spearmanr(exact, measured.groups[group.name].scores[: len(exact)]).statistic
     halves = spearmanr(parts[:, ::2].sum(axis=1), parts[:, 1::2].sum(axis=1)).statistic
     spread = np.subtract(*np.log10(np.quantile(exact[exact > 0], [0.9, 0.1])))
-    return f"{rank:7.3f} {halves:7.3f} {spread:6.1f} {group.size:5d}"
+    return f"{rank:7.3f} {halves:7.3f} {spread:6.1f} {len(exact):5d}"
 
 
 def quality(names: list[str], samples: int, channels: int) -> Iterator[str]:
     yield (
-        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'rho':>7} {'in grp':>7}"
-        f" {'worst*':>7} {'halves':>7} {'spread':>6} {'size':>5}"
-        f" {'sketch':>9} {'naive**':>8} {'one***':>8} {'most':>8} {'passes':>6} method"
+        f"{'network':24} {'n':>4} {'chan.':>6} {'probe':>5} {'alone':>7} {'rho':>7} {'in grp':>7}"
+        f" {'worst*':>7} {'halves':>7} {'spread':>6} {'size':>5} {'exact':>7}"
+        f" {'takes':>9} {'naive**':>8} {'one***':>8} {'most':>8}"
     )
     for network in (*own_networks(), *shared_networks()):
         if network.path.exists() and (not names or network.name in names):
             big = network.path.stat().st_size > 5e6
             yield quality_row(network, samples, channels // 4 if big else channels)
+    yield "alone: without the groups that are measured exactly after the check (exact: how many)"
     yield "* of groups with six probes or more the weakest by these; all its channels: rank"
     yield "  correlation, that of the exact scores of halves of the samples with one another,"
     yield "  decades between the tenths with the highest and the lowest scores, channels"
     yield "** times as long: the same samples, extrapolated from six random channels"
-    yield "*** with one cotangent per sample; then, if a pass back took no longer than one forward,"
-    yield "  and nothing else any time: more than that nothing can save"
+    yield "*** with one cotangent per sample, nothing checked; then, if a pass back took no longer"
+    yield "  than one forward, and nothing else any time: more than that nothing can save"
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from onnxprune.progress import Progress
 from onnxprune.runtime.session import Feeds, batch_size
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.agreement import Ranks, compare
+from onnxprune.sensitivity.gradient.doubt import doubtful, probes
 from onnxprune.sensitivity.gradient.masked import Masked
 from onnxprune.sensitivity.gradient.vectors import Sketches, sketch
 from onnxprune.sensitivity.levels import measured_levels
@@ -26,7 +27,7 @@ from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 
 __all__ = ["measure"]
 
-_PROBES = 48  # exact removals for the check, over all groups; two per group at least
+Scores = NDArray[np.float64]
 
 
 def measure(
@@ -34,7 +35,8 @@ def measure(
 ) -> Sensitivity:
     """Measure groups by reverse-mode sketches of what each channel's loss does to the output.
 
-    Groups that an operator without a rule cuts off from the outputs are perturbed instead.
+    Groups that an operator without a rule cuts off from the outputs are perturbed instead; so are
+    those that the check finds ranked badly, and what takes next to no time.
 
     Parameters
     ----------
@@ -59,10 +61,12 @@ def measure(
     )  # fmt: skip
     exact = _Exact(asked)
     known = [g for g in groups if g.name in made.vectors]
-    agreement = exact.agreement(known, made, rng) if check and known else None
+    probed = exact.probed(known, made, rng) if check and known else {}
+    agreement = compare(probed) if probed else None
     if agreement is not None and agreement.pooled is not None:
         asked.progress.note(f"gradient: {_said(agreement)}")
-    found = dict(exact.results(known, made, deadline))
+    found = exact.outright(doubtful(known, probed, asked.work), deadline) if probed else {}
+    found |= exact.results([g for g in known if g.name not in found], made, deadline)
     runs = made.passes + exact.runs
     if slow := [g for g in groups if g.name not in made.vectors]:
         _tell(slow, made, asked.progress)
@@ -97,18 +101,35 @@ class _Exact:
         asked = self.asked
         return Masked(asked.view, asked.trace, asked.coupling, groups, asked.outputs, feeds)
 
-    def agreement(self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator) -> Ranks:
-        """Remove a few channels of each group and compare the ranking, on the same samples."""
-        masked = self._masked(groups, [made.first])
-        each = max(2, _PROBES // len(groups))
+    def probed(
+        self, groups: Sequence[Group], made: Sketches, rng: np.random.Generator
+    ) -> dict[str, tuple[Scores, Scores]]:
+        """Remove a few channels of each group: exact scores and estimates on the same samples."""
+        masked, counts = self._masked(groups, [made.first]), probes(groups)
         pairs = {}
         for group in groups:
-            channels = rng.permutation(group.size)[:each]
+            channels = rng.permutation(group.size)[: counts[group.name]]
             vectors = made.vectors[group.name][channels, : made.columns[group.name]]
             exact = np.array([masked.error(group, [int(c)]) for c in channels])
             pairs[group.name] = (exact, (vectors.astype(np.float64) ** 2).sum(axis=1))
             self.runs += len(channels)
-        return compare(pairs)
+        return pairs
+
+    def outright(self, groups: Sequence[Group], deadline: float) -> dict[str, GroupSensitivity]:
+        """Perturb all channels of some groups; what time cuts short is left out."""
+        left = (deadline - time.monotonic()) / 2  # the rest is for curves
+        if not groups or left <= 0:
+            return {}
+        made = perturbation.measure(replace(self.asked, groups=groups, time_limit=left))
+        self.runs += made.runs
+        found = {name: group for name, group in made.groups.items() if group.samples is None}
+        names = ", ".join(found)
+        if found:
+            self.asked.progress.note(
+                f"gradient: ranks too unlike the exact ones, or next to no "
+                f"work: measured by perturbation: {names}"
+            )
+        return found
 
     def results(
         self, groups: Sequence[Group], made: Sketches, deadline: float
