@@ -27,7 +27,7 @@ def samples_at_once(found: Analysis) -> int:
     """
     most = min(MEMORY // max(sum(found.activations), 1), _MOST)
     if not _TILED & {node.op_type for node in found.view.by_index.values()}:
-        most = min(most, max(_NEAR // max(*_products(found), 1, 1), _FEWEST))
+        most = min(most, max(_NEAR // max((1, *_products(found))), _FEWEST))
     return max(most, 1)
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from onnxprune.sensitivity.ranking import sensitivity
 
 from onnxprune.options import Options
 from onnxprune.sensitivity import batching
-from onnxprune.sensitivity.ranking import sensitivity
 from tests import nets
 
 
