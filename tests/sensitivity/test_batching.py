@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from onnxprune.sensitivity.ranking import sensitivity
 
 from onnxprune.options import Options
+from onnxprune.ranking import sensitivity
 from onnxprune.sensitivity import batching
 from tests import nets
 
