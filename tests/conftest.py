@@ -14,3 +14,11 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """Take a made-up time for the measured one."""
+    from tests.clock import stop
+
+    stop(monkeypatch)

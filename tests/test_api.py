@@ -15,9 +15,7 @@ from onnxprune import api, pipeline
 from onnxprune.cli import app
 from onnxprune.documents import validate
 from onnxprune.report.json import to_json
-from onnxprune.search import stages
 from tests import nets
-from tests.test_pipeline import quick_bench
 
 MLP = nets.MODELS / "digits_mlp.onnx"
 ARRAYS = dict(np.load(nets.MODELS / "digits_features_heldout.npz"))
@@ -35,11 +33,6 @@ OPTIONS = {
 # What the command line alone needs: files to read and write, and what is printed.
 PLACES = {"source", "target", "json", "quiet", "save_plan", "dry_run", "force", "no_verify", "help"}
 PLACES |= {"first", "second", "report"}
-
-
-@pytest.fixture
-def untimed(monkeypatch):
-    monkeypatch.setattr(stages, "measure", quick_bench)
 
 
 @pytest.fixture

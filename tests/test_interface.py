@@ -9,33 +9,16 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune import pipeline
-from onnxprune.bench import command as benching
-from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.cli import main
 from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, InputError
 from onnxprune.options import Options
 from onnxprune.rewrite.verify import TOLERANCE, relative_error
 from onnxprune.runtime.session import Session
-from onnxprune.search import stages
 from tests.coupling.test_interface import decoder, recurrent
 
 UNITS = 12
-
-
-def quick_bench(models, feeds, *, narrower=None, **choices):
-    """Run every model once on its own feed in place of timing it."""
-    for model, feed in zip(models, (feeds, narrower or feeds), strict=False):
-        Session(model).run(feed[0])
-    one = Latency(1.0, 1.1, 1.2)
-    figures = (0.9, (0.8, 1.0), "wall", None, None, "faster")
-    return BenchReport(choices["names"], [one] * 2, *figures, 6, 10, 1, "cpu", {}, {}, [])
-
-
-@pytest.fixture(autouse=True)
-def _untimed(monkeypatch):
-    for room in (stages, benching):
-        monkeypatch.setattr(room, "measure", quick_bench)
+pytestmark = pytest.mark.usefixtures("untimed")
 
 
 def saved(net, folder, count=24):

@@ -12,7 +12,6 @@ from onnx import TensorProto, numpy_helper
 from onnxprune import pipeline
 from onnxprune.bench import command as benching
 from onnxprune.bench.table import load_table
-from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.documents import validate
 from onnxprune.errors import BudgetError, InputError, UsageError, VerificationError
 from onnxprune.model.load import load
@@ -21,9 +20,9 @@ from onnxprune.report.json import to_json
 from onnxprune.rewrite import prove
 from onnxprune.rewrite.verify import TOLERANCE
 from onnxprune.runtime.session import Session
-from onnxprune.search import stages
 from onnxprune.selection import correction, pace
 from tests import nets
+from tests.clock import quick_bench, stop
 
 RESNET = nets.MODELS / "digits_resnet.onnx"
 IMAGES = nets.MODELS / "digits_images.npz"
@@ -31,24 +30,9 @@ QUICK = Options(data=IMAGES, macs=0.5, samples=32, time_limit=30.0)
 PLAIN = replace(QUICK, recover=False)
 
 
-def quick_bench(models, feeds, **choices):
-    """Run every model once in place of timing it: the bench has tests of its own."""
-    for model in models:
-        Session(model).run(feeds[0])
-    one = Latency(1.0, 1.1, 1.2)
-    figures = (0.9, (0.8, 1.0), "wall", None, None, "faster") if models[1:] else [None] * 6
-    return BenchReport(choices["names"], [one] * len(models), *figures, 6, 10, 1, "cpu", {}, {}, [])
-
-
 def weights_of(models):
     """Numbers in the models, as a made-up machine's times."""
     return np.array([sum(np.prod(t.dims) for t in m.graph.initializer) for m in models], float)
-
-
-@pytest.fixture
-def untimed(monkeypatch):
-    for room in (stages, benching):
-        monkeypatch.setattr(room, "measure", quick_bench)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +48,7 @@ def cut_only(tmp_path_factory):
     """The same without refit or clock."""
     folder = tmp_path_factory.mktemp("cut")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "measure", quick_bench)
+        stop(patch)
         report = pipeline.run(RESNET, folder / "out.onnx", PLAIN, save_plan=folder / "plan.json")
     return report, folder
 

@@ -7,7 +7,6 @@ import pytest
 
 from onnxprune import pipeline
 from onnxprune.analysis import analyse
-from onnxprune.bench.values import BenchReport, Latency
 from onnxprune.inspection import inspect_groups
 from onnxprune.model.tensors import iter_tensors
 from onnxprune.model.view import build_view
@@ -16,7 +15,6 @@ from onnxprune.progress import Silent
 from onnxprune.rewrite.collapse import collapse
 from onnxprune.rewrite.prove import prove
 from onnxprune.rewrite.verify import TOLERANCE
-from onnxprune.search import stages
 
 HERE = Path(__file__).parent
 # Sizes of groups, and the share of MACs that they cover.
@@ -133,9 +131,8 @@ def test_folder_is_small_and_names_no_machine():
 
 
 @pytest.mark.parametrize("name", ["onnxscript_functions", "torchscript_loop"])
-def test_the_whole_way(name, tmp_path, monkeypatch):
+def test_the_whole_way(name, tmp_path, untimed):
     """Run, apply and verify; what is written keeps the functions that the cut leaves alone."""
-    monkeypatch.setattr(stages, "measure", _untimed)
     source, plan = HERE / f"{name}.onnx", tmp_path / "plan.json"
     options = Options(params=0.7, recover=False)
     report = pipeline.run(source, tmp_path / "a.onnx", options, save_plan=plan)
@@ -152,9 +149,3 @@ def test_the_whole_way(name, tmp_path, monkeypatch):
         assert {"block", "dense"} <= {f.name for f in written.functions}
     else:
         assert any(entry.value.startswith("/Loop/body/") for entry in report.removed)
-
-
-def _untimed(models, feeds, **choices):
-    one = Latency(1.0, 1.0, 1.0)
-    figures = (0.9, (0.8, 1.0), "wall", None, None, "faster")
-    return BenchReport(["a", "b"], [one, one], *figures, 6, 10, 1, "cpu", {}, {}, [])

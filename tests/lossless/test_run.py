@@ -11,16 +11,11 @@ from onnxprune.lossless.order import freed
 from onnxprune.options import Options
 from onnxprune.report.json import to_json
 from onnxprune.runtime.session import Session
-from onnxprune.search import stages
 from onnxprune.sensitivity.values import GroupSensitivity, Sensitivity
 from tests.lossless.test_free import DEAD, constant_filters, zero_filters
 from tests.nets import look
-from tests.test_pipeline import quick_bench
 
-
-@pytest.fixture(autouse=True)
-def _untimed(monkeypatch):
-    monkeypatch.setattr(stages, "measure", quick_bench)
+pytestmark = pytest.mark.usefixtures("untimed")
 
 
 def written(build, folder):

@@ -51,7 +51,7 @@ def test_layers_go_by_themselves(kind, directions, which, tmp_path):
     assert onnxprune.inspect(model).coverage.macs == 1
 
 
-def test_the_cut_is_made_written_and_verified(tmp_path):
+def test_the_cut_is_made_written_and_verified(tmp_path, untimed):
     net = nets.Net()
     onnx.save(_last(net, _stack(net), -1), tmp_path / "m.onnx")
     result = onnxprune.prune(tmp_path / "m.onnx", macs=0.6, samples=16)

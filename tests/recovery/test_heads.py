@@ -23,6 +23,7 @@ from onnxprune.rewrite.prove import prove
 from onnxprune.search import stages
 from onnxprune.sensitivity.error import OutputError
 from tests import nets
+from tests.clock import stop
 from tests.layers import test_attention as attention
 
 HALF = {"seed": 0, "time_limit": 60.0, "progress": Silent()}
@@ -139,11 +140,13 @@ def model_of(written, folder, samples=160):
 def pruned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heads")
     source, options = model_of(attention.packed, folder)
-    pipeline.run(source, folder / "out.onnx", options, save_plan=folder / "plan.json")
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch)
+        pipeline.run(source, folder / "out.onnx", options, save_plan=folder / "plan.json")
     return folder
 
 
-def test_a_plan_is_repeated_to_the_byte_and_verified(pruned):
+def test_a_plan_is_repeated_to_the_byte_and_verified(pruned, untimed):
     source, target, plan = (pruned / name for name in ("in.onnx", "out.onnx", "plan.json"))
     assert load_plan(plan, load(source)).rotated
     pipeline.apply(source, pruned / "again.onnx", plan, Options(data=pruned / "x.npz"))

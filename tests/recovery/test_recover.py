@@ -150,7 +150,7 @@ def test_the_student_is_not_touched():
     assert plain(proven).model is proven.model
 
 
-def test_recovery_can_be_switched_off(tmp_path, monkeypatch):
+def test_recovery_can_be_switched_off(tmp_path, monkeypatch, untimed):
     monkeypatch.setattr(stages, "recover", None)  # calling it would raise
     options = Options(
         data=nets.MODELS / "digits_images.npz", macs=0.7, samples=32, time_limit=5.0, recover=False

@@ -13,10 +13,8 @@ from onnxprune.options import Options
 from onnxprune.progress import Silent
 from onnxprune.recovery.retune import lifelike, restored, retuned
 from onnxprune.runtime.session import Session, with_outputs
-from onnxprune.search import stages
 from tests import nets
 from tests.lossless.test_free import DEAD, conv, reader
-from tests.test_pipeline import quick_bench
 
 MODEL = nets.MODELS / "digits_resnet_bn.onnx"
 
@@ -82,8 +80,7 @@ def test_shared_statistics_are_left_alone():
     assert retuned(view, []) is None
 
 
-def test_without_data_most_of_the_accuracy_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "measure", quick_bench)
+def test_without_data_most_of_the_accuracy_stays(tmp_path, untimed):
     target, plan = tmp_path / "out.onnx", tmp_path / "plan.json"
     pipeline.run(MODEL, target, Options(macs=0.6), save_plan=plan)
     held = np.load(nets.MODELS / "digits_images_heldout.npz")

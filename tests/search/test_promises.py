@@ -24,7 +24,8 @@ from onnxprune.selection import correction, pace
 from onnxprune.selection.budget import farthest
 from onnxprune.sensitivity.methods import measure_groups
 from tests import nets
-from tests.test_pipeline import quick_bench, weights_of
+from tests.clock import quick_bench
+from tests.test_pipeline import weights_of
 
 MLP = nets.MODELS / "digits_mlp.onnx"
 FEATURES = nets.MODELS / "digits_features.npz"
