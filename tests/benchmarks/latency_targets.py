@@ -6,26 +6,30 @@
 Prints per network the measured ratio with its 99 % interval, whose upper end must keep the ratio,
 or the refusal; the MACs ratio beside the latency ratio; on the scoring samples, which had no part
 in it, the disagreement with the original's classes and the relative error of the output.
-``--rival`` cuts by MACs alone until the latency is the same, and prints its drop beside ours, with
-the 95 % interval of the difference on the same samples (above 0: ours lost less).
+``--rival`` cuts by MACs alone until that takes as long, timed against our model itself, and prints
+its drop beside ours, with the 95 % interval of the difference on the same samples (above 0: ours
+lost less). Where no ratio of MACs takes as long (times jump), ours is cut once more to the time of
+the nearest, and these are compared.
 ``--peers`` cuts the network with torch-pruning to the same MACs, and prints what that does to the
 latency (needs torch and torch-pruning; the digits networks are rebuilt with random weights).
 ``--no-branches`` keeps all residual branches, which takes less time.
 
 Every row is a process of its own, ended after ``--row-limit`` seconds. Finished rows are kept in
-``--rows FILE`` and not done again: broken off, the same command goes on. Ends with 1 if a row
+``--rows FILE``, their models in a folder beside it, and not done again: broken off, the same
+command goes on. Ends with 1 if a row
 breaks its promise.
 """
 
 import argparse
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,7 @@ import onnx
 from scoring import classes, original, outputs
 from shared_data import Network, own_networks, shared_networks
 
+from onnxprune.bench.clock import race
 from onnxprune.bench.machine import machine
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.load import load
@@ -41,11 +46,13 @@ from onnxprune.pipeline import run
 from onnxprune.report.values import Report
 from onnxprune.runtime.session import RUNTIME_VERSION, Session
 
-_CLOSE = 0.02  # of the latency ratio: near enough to compare drops
-_TRIES = 6
+_CLOSE = 0.02  # relative difference of two models' times at which drops are compared
+_TRIES = 8
+_LAPS = 5  # fresh sessions of two models that are raced
 _SHARE = 0.5  # of the row limit after which no further try is begun
 _FLOOR, _CEILING = 0.03, 0.98  # ratios of MACs that are worth a try
 _GRACE = 1.2  # times the limit after which a row that does not stop by itself is ended
+OUT = "out.onnx"
 KINDS = {"ours": "", "rival": "  by MACs alone", "peer": "  torch-pruning"}
 
 
@@ -66,6 +73,7 @@ class Row:
     seconds: float = 0.0
     lost: Sequence[float] = ()
     errors: Sequence[float] = ()
+    model: str = ""
 
     @property
     def key(self) -> tuple[str, str, float]:
@@ -118,9 +126,9 @@ def pruned(network: Network, folder: Path, **choices: object) -> Made:
     data = folder / "inputs.npz"
     np.savez(data, **{name: network.calibration()})
     options = Options(data=data, **choices)  # type: ignore[arg-type]
-    report = run(network.path, folder / "out.onnx", options, force=True)
+    report = run(network.path, folder / OUT, options, force=True)
     before = original(network)
-    after = outputs(folder / "out.onnx", network.score()[0])
+    after = outputs(folder / OUT, network.score()[0])
     old, new = (flat(side) for side in (before, after))
     squares = ((new - old) ** 2).sum(1) / (old**2).sum(1).mean()
     other = classes(before) != classes(after)
@@ -152,38 +160,48 @@ def ours(row: Row, folder: Path, given: argparse.Namespace) -> Row:
 
 def rival(row: Row, folder: Path, given: argparse.Namespace) -> Row:
     """Cut by MACs alone, to the ratio whose latency is the one that is asked for."""
-    network, wanted = networks()[row.network], given.to_latency
+    network = networks()[row.network]
     end = time.monotonic() + _SHARE * given.row_limit
     tried: dict[float, Made] = {}
-    failed = 0.0
-    ratio = given.to_macs
+    times: dict[float, float] = {}
+    failed, ratio = _FLOOR, given.to_macs
     for _ in range(_TRIES):
         try:
-            tried[ratio] = pruned(network, folder, macs=ratio, **choices(given))
+            made = pruned(network, folder, macs=ratio, **choices(given))
         except OnnxPruneError:
             failed = max(failed, ratio)
-        near = any(abs(made.latency - wanted) <= _CLOSE for made in tried.values())
-        if near or time.monotonic() > end:
-            break
-        ratio = guessed({r: made.latency for r, made in tried.items()}, wanted, failed)
-        if ratio in tried:
+        else:
+            tried[ratio], times[ratio] = made, beside(network, folder / OUT, Path(given.to_model))
+            if abs(times[ratio] - 1) <= _CLOSE:
+                return reached(row, made)
+        ratio = guessed({**times, 1.0: 1.0 / given.to_latency}, failed)
+        if ratio in tried or time.monotonic() > end:
             break
     if not tried:
         return Row(*row.key, refused="no ratio of MACs can be reached")
-    best = min(tried.values(), key=lambda made: abs(made.latency - wanted))
-    near = abs(best.latency - wanted) <= _CLOSE
-    return reached(row, best, "" if near else "(the nearest that was found)")
+    best = min(tried, key=lambda ratio: abs(times[ratio] - 1))
+    return reached(row, tried[best], f"({times[best]:.2f} of our time)")
 
 
-def guessed(latencies: Mapping[float, float], wanted: float, failed: float) -> float:
-    """Return the ratio of MACs to try: on the line through the two nearest, 1 costing 1."""
-    known = sorted({**latencies, 1.0: 1.0}.items(), key=lambda one: abs(one[1] - wanted))[:2]
-    if len(known) < 2:
-        return (failed + 1.0) / 2
-    (near, time_near), (far, time_far) = known
-    slope = (time_far - time_near) / (far - near)
-    guess = near + (wanted - time_near) / slope if slope > 0 else (near + failed) / 2
-    return round(min(max(guess, (failed + near) / 2 if failed else 0.0, _FLOOR), _CEILING), 3)
+def beside(network: Network, model: Path, other: Path) -> float:
+    """Return the time of one model over that of another, over fresh sessions of both."""
+    inputs = network.score()[0][:1]
+    feeds = [{Session(network.path).inputs[0].name: inputs}] * 2
+    pair = [onnx.load(model), onnx.load(other)]
+    cpu = "CPUExecutionProvider"
+    laps = [race(pair, feeds, threads=1, provider=cpu) for _ in range(_LAPS)]
+    return float(np.median([first / second for first, second in laps]))
+
+
+def guessed(times: Mapping[float, float], failed: float) -> float:
+    """Return the ratio of MACs to try for a time of 1: between the nearest fast and slow ones."""
+    slow = min((r for r, t in times.items() if t > 1), default=1.0)
+    fast = max((r for r, t in times.items() if t < 1 and r < slow), default=None)
+    if fast is None:
+        guess = slow / times.get(slow, 1.0)
+        return round(min(max(guess, (failed + slow) / 2), _CEILING), 3)
+    share = (1 - times[fast]) / (times[slow] - times[fast])
+    return round(fast + min(max(share, 0.2), 0.8) * (slow - fast), 3)
 
 
 def choices(given: argparse.Namespace) -> dict[str, object]:
@@ -212,6 +230,11 @@ def child(row: Row, given: argparse.Namespace) -> None:
             row = work(row, Path(folder), given)
         except OnnxPruneError as error:
             row = Row(*row.key, refused=f"exit {error.exit_code}: {error}")
+        if row.kind == "ours" and row.latency is not None:
+            kept = given.rows.with_suffix("") / f"{row.kind}_{row.network}_{row.asked}.onnx"
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copy(Path(folder) / OUT, kept)
+            row = replace(row, model=str(kept))
     print(json.dumps({**asdict(row), "seconds": time.monotonic() - start}))
 
 
@@ -220,6 +243,7 @@ def done_apart(row: Row, given: argparse.Namespace, *more: str) -> Row:
     command = [sys.executable, __file__, "--row", row.kind, "--only", row.network, *more]
     command += ["--latency", str(row.asked), "--cache", str(given.cache)]
     command += ["--row-limit", str(given.row_limit), "--time-limit", str(given.time_limit)]
+    command += ["--rows", str(given.rows)]
     command += [] if given.branches else ["--no-branches"]
     start = time.monotonic()
     try:
@@ -253,9 +277,12 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
             if found.latency is None:
                 continue
             to = ("--to-latency", str(found.latency), "--to-macs", str(found.macs))
+            to += ("--to-model", found.model)
             if given.rival:
                 yield (other := one(Row("rival", name, asked), *to))
-                if other.lost:
+                if other.refused and other.latency is not None:
+                    yield (found := one(Row("ours", name, round(other.latency, 3))))
+                if other.lost and found.lost:
                     print(f"{'':29}  ours lost less by {found.less(other)}")
             if given.peers:
                 yield one(Row("peer", name, asked), *to)
@@ -263,22 +290,30 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
 
 def summary(found: Sequence[Row]) -> Iterator[str]:
     """Count promises kept, and where less was lost than by MACs alone."""
-    mine = {(r.network, r.asked): r for r in found if r.kind == "ours" and r.latency is not None}
+    mine = [r for r in found if r.kind == "ours" and r.latency is not None]
     refused = sum(r.kind == "ours" and r.latency is None for r in found)
-    kept = sum((r.high or 9.0) <= r.asked for r in mine.values())
+    kept = sum((r.high or 9.0) <= r.asked for r in mine)
     yield f"kept: {kept} of {len(mine)} that were written; {refused} refused"
-    rivals = [r for r in found if r.kind == "rival" and r.latency is not None and not r.refused]
-    for what in ("disagreement", "error") if rivals else ():
-        pairs = [(getattr(mine[r.network, r.asked], what), getattr(r, what)) for r in rivals]
-        less, same = sum(a < b for a, b in pairs), sum(a == b for a, b in pairs)
-        field = {"disagreement": "lost", "error": "errors"}[what]
-        gaps = [gap(getattr(mine[r.network, r.asked], field), getattr(r, field)) for r in rivals]
+    pairs = compared(found)
+    for what, field in (("disagreement", "lost"), ("error", "errors")) if pairs else ():
+        gaps = [gap(getattr(own, field), getattr(other, field)) for own, other in pairs]
+        less, more = sum(mean > 0 for mean, *_ in gaps), sum(mean < 0 for mean, *_ in gaps)
         better, worse = sum(low > 0 for _, low, _ in gaps), sum(high < 0 for *_, high in gaps)
         yield (
-            f"{what} at the same latency, against MACs alone: smaller on {less}, equal on {same}, "
-            f"larger on {len(pairs) - less - same}; beyond chance: smaller on {better}, larger on "
-            f"{worse}"
+            f"{what} at the same latency, against MACs alone: smaller on {less}, equal on "
+            f"{len(gaps) - less - more}, larger on {more}; beyond chance: smaller on {better}, "
+            f"larger on {worse}"
         )
+
+
+def compared(found: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Pair each rival with ours at the same time: the last one that was made for its network."""
+    pairs = []
+    for other in (r for r in found if r.kind == "rival" and r.lost):
+        asked = round(other.latency or 0.0, 3) if other.refused else other.asked
+        own = [r for r in found if (r.kind, r.network, r.asked) == ("ours", other.network, asked)]
+        pairs += [(r, other) for r in own if r.lost]
+    return pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -297,6 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--row", choices=list(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--to-latency", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--to-macs", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--to-model", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.row:
         child(Row(given.row, given.only, given.latency[0]), given)
