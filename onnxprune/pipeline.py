@@ -151,7 +151,7 @@ def prune(
         settled.found, settled.proven, done, times, drop, options, remarks, known[0]
     )
     if pareto is not None:
-        write_front(workshop, pareto)
+        write_front(workshop, chosen.candidate, pareto)
     free = lossless(found, workshop.free, settled.proven.removed)
     report = replace(report, lossless=free, seconds=clock.seconds())
     model = collapse(found.expansion, done.model).model

@@ -189,6 +189,11 @@ class Workshop:
         ]
         return replace(self, found=found, groups=groups, pace=pace)
 
+    def and_shortened(self, candidate: Candidate) -> "list[Workshop]":
+        """Return this workshop, and one without the branches that a candidate lacks, if any."""
+        gone = candidate.settled.found.gone
+        return [self, *([self.shortened(gone)] if gone else [])]
+
     def hurried(self) -> "Workshop":
         """Return a workshop for trials, which are refitted on fewer samples."""
         few = drawn(self.splits.fit, _FITTED, self.options.seed)

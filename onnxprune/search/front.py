@@ -55,28 +55,32 @@ class Point:
         }
 
 
-def front(workshop: Workshop) -> list[Point]:
+def front(workshop: Workshop, chosen: Candidate) -> list[Point]:
     """Cut, repair, judge and time plans along a path; leave out what another point beats.
 
     Parameters
     ----------
     workshop : Workshop
+    chosen : Candidate
+        That is written: a point, too. Where it lacks residual branches, there are points on the
+        path without these as well.
 
     Returns
     -------
     list of Point
         The fastest last.
     """
-    total = workshop.found.costs.total
-    plans = nested_plans(workshop, farthest(total, "latency" if workshop.pace else "macs"))
-    picked = {round(place) for place in np.linspace(0, len(plans) - 1, _MOST)} if plans else set()
-    points = []
-    for number in sorted(picked):
-        try:
-            candidate = workshop.finished(workshop.make(*plans[number]))
-        except BudgetError:  # a group could not be proven, and the others are not enough
-            continue
-        points.append(_point(workshop, candidate))
+    end = farthest(workshop.found.costs.total, "latency" if workshop.pace else "macs")
+    points = [_point(workshop, chosen)]
+    for shop in workshop.and_shortened(chosen):
+        plans = nested_plans(shop, shop.left(end))
+        places = np.linspace(0, len(plans) - 1, _MOST) if plans else ()
+        for number in sorted({round(place) for place in places}):
+            try:
+                candidate = shop.finished(shop.make(*plans[number]))
+            except BudgetError:  # a group could not be proven, and the others are not enough
+                continue
+            points.append(_point(workshop, candidate))
     return sorted(undominated(points), key=lambda point: -point.ratios["latency"])
 
 
@@ -93,9 +97,9 @@ def check_folder(folder: Path) -> None:
         raise UsageError(msg)
 
 
-def write_front(workshop: Workshop, folder: Path) -> None:
+def write_front(workshop: Workshop, chosen: Candidate, folder: Path) -> None:
     """Write the front's table and its plans into a new folder, all or nothing."""
-    points = front(workshop)
+    points = front(workshop, chosen)
     names = [f"plan-{number:02}.json" for number in range(1, len(points) + 1)]
     rows = [p.entry(n, workshop.judge.metric) for p, n in zip(points, names, strict=True)]
     table = {"format": "onnxprune-front/1", "model": str(workshop.found.model.path), "points": rows}
@@ -116,7 +120,8 @@ def _point(workshop: Workshop, candidate: Candidate) -> Point:
     overhead = max(found.model.bytes - found.costs.total.bytes, 0.0)
     counted = Budget(dict.fromkeys(("bytes", "macs", "params"), 1.0), found.costs.total, overhead)
     saved = candidate.settled.selection.allocation.saved
-    timed = workshop.time(candidate.settled, candidate.recovered.model)
+    saved += found.costs.total - candidate.settled.found.costs.total  # with whole branches
+    timed = candidate.timed or workshop.time(candidate.settled, candidate.recovered.model)
     held = workshop.held(candidate)
     return Point(
         candidate,

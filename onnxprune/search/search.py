@@ -150,9 +150,12 @@ def _conflict(
     workshop: Workshop, budget: Budget, promise: Promise, candidate: Candidate, reason: str
 ) -> NoReturn:
     """Say what can be had: the drop at the ratio, and the ratio at the drop."""
-    path = _hopeful(workshop, walk(workshop, budget, promise), promise)
-    path = [c for c in path if c.budget.ratios != budget.ratios]
-    nearest = f"within the limit the nearest is {_at(path[-1])}" if path else "nor at any nearer"
+    made = [c for s in workshop.and_shortened(candidate) for c in walk(s, s.left(budget), promise)]
+    within = [c for c in _hopeful(workshop, made, promise) if c.budget.ratios != budget.ratios]
+    nearest = "nor at any nearer"
+    if within:
+        best = min(within, key=lambda c: max(c.budget.ratios.values()))
+        nearest = f"within the limit the nearest is {_at(best)}"
     msg = (
         f"{said(budget.ratios)} with {_limit(promise)} cannot be met: at {_at(candidate)} {reason};"
         f" {nearest}; nothing is written"

@@ -71,7 +71,11 @@ def idle(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         stop(patch)
         report = pipeline.run(
-            folder / "in.onnx", folder / "out.onnx", Options(**CHOICES), save_plan=plan
+            folder / "in.onnx",
+            folder / "out.onnx",
+            Options(**CHOICES),
+            save_plan=plan,
+            pareto=folder / "front",
         )
     return folder, report
 
@@ -102,6 +106,20 @@ def test_it_is_repeated_and_checked(idle):
     assert checked.ok
     other = pipeline.verify(folder / "in.onnx", folder / "in.onnx", folder / "plan.json", Options())
     assert not other.ok
+
+
+def test_the_front_has_points_without_it(idle):
+    folder, report = idle
+    points = json.loads((folder / "front" / "front.json").read_text())["points"]
+    assert any(abs(point["macs"] - report.ratios.macs) < 1e-9 for point in points)
+    shorter = 0
+    for point in points:
+        plan = folder / "front" / point["plan"]
+        made = pipeline.replay(folder / "in.onnx", plan, Options(data={"x": PICTURES})).report
+        assert made.ratios.macs == pytest.approx(point["macs"])
+        shorter += IDLE in made.removed_nodes
+    assert shorter > 1
+    assert shorter < len(points)
 
 
 @pytest.mark.parametrize("changed", [with_function, in_half_precision])

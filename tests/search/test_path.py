@@ -92,6 +92,12 @@ class Bench:
 
     total = TOTAL
 
+    def and_shortened(self, _):
+        return [self]
+
+    def left(self, budget):
+        return budget
+
     def finished(self, candidate):
         self.done.append(candidate)
         return candidate
