@@ -21,6 +21,7 @@ __all__ = ["Elimination", "eliminate"]
 
 Array = NDArray[np.float64]
 _RIDGE = 1e-3  # of the mean diagonal of the second moments
+_LIVE = 0.8  # share of rows below which those of what is gone are dropped
 _STEPS = 256  # of an elimination; larger groups lose several channels a step
 
 
@@ -82,11 +83,11 @@ def eliminate(readers: Sequence[Reader], blocks: NDArray[np.int64]) -> Eliminati
     while alive.any():
         left = np.flatnonzero(alive)
         scores = np.sum([state.scores(left) for state in states], axis=0)
-        for channel in _cheapest(left[np.argsort(scores, kind="stable")], blocks):
-            cost = sum(state.remove(channel) for state in states)
-            alive[channel] = False
-            order.append(channel)
-            errors.append(errors[-1] + max(float(cost), 0.0))
+        gone = _cheapest(left[np.argsort(scores, kind="stable")], blocks)
+        costs = np.sum([state.remove(gone) for state in states], axis=0)
+        alive[gone] = False
+        order.extend(gone)
+        errors.extend(errors[-1] + np.cumsum(np.maximum(costs, 0.0)))
     return Elimination(np.asarray(order, np.int64), np.asarray(errors), readers)
 
 
@@ -108,12 +109,14 @@ class _State:
         self.reader = reader
         self.inverse = linalg.inv(reader.moments + _damping(reader) * np.eye(len(reader.moments)))
         self.weight = reader.weight.copy()
+        self.places = reader.places
+        self.live = np.ones(len(self.weight), bool)
 
     def scores(self, channels: NDArray[np.int64]) -> Array:
         costs = np.zeros(len(channels))
-        heard = np.flatnonzero(self.reader.places[channels, 0] >= 0)
+        heard = np.flatnonzero(self.places[channels, 0] >= 0)
         channels = channels[heard]
-        places = self.reader.places[channels]
+        places = self.places[channels]
         weights = self.weight[places]
         blocks = self.inverse[places[:, :, None], places[:, None, :]]
         losses = (weights * np.linalg.solve(blocks, weights)).sum(axis=1) * self.reader.worth
@@ -123,22 +126,47 @@ class _State:
         costs[heard] = np.maximum(losses.sum(axis=1), 0.0)
         return costs
 
-    def remove(self, channel: int) -> float:
-        at = self.reader.places[channel]
-        if at[0] < 0:
-            return 0.0
-        if self.reader.own is not None:
-            self.weight[:, self.reader.own[channel]] = 0.0
+    def remove(self, channels: Sequence[int]) -> Array:
+        """Take channels away, and return what each costs if they go one after the other."""
+        costs = np.zeros(len(channels))
+        heard = np.flatnonzero(self.places[channels, 0] >= 0)
+        if not len(heard):
+            return costs
+        known = np.asarray(channels)[heard]
+        at = self.places[known].ravel()
         block = self.inverse[np.ix_(at, at)]
-        weights = self.weight[at]
-        solved = np.linalg.solve(block, weights)
-        cost = float(((weights * solved) @ self.reader.worth).sum())
+        costs[heard] = self._costs(known, block, self.weight[at])
+        if self.reader.own is not None:
+            self.weight[:, self.reader.own[known].ravel()] = 0.0
         column = self.inverse[:, at]
-        self.weight -= column @ solved
+        self.weight -= column @ np.linalg.solve(block, self.weight[at])
         self.inverse -= column @ np.linalg.solve(block, column.T)
         # What is gone must never come back through rounding.
         self.weight[at] = 0.0
         self.inverse[at, :] = 0.0
         self.inverse[:, at] = 0.0
         self.inverse[at, at] = 1.0
-        return cost
+        self.live[at] = False
+        if self.live.sum() < _LIVE * len(self.live):
+            self._compact()
+        return costs
+
+    def _compact(self) -> None:
+        """Drop the rows of what is gone: every step takes as long as there are rows squared."""
+        live, number = self.live, np.cumsum(self.live) - 1
+        self.weight, self.inverse = self.weight[live], self.inverse[np.ix_(live, live)]
+        self.places = np.where(self.places >= 0, number[self.places], -1)
+        self.live = np.ones(len(self.weight), bool)
+
+    def _costs(self, channels: NDArray[np.int64], block: Array, weights: Array) -> Array:
+        """Eliminate channels one after the other, within the rows of all of them only."""
+        costs, taps = np.zeros(len(channels)), len(weights) // len(channels)
+        for number, channel in enumerate(channels):
+            if self.reader.own is not None:
+                weights[:, self.reader.own[channel]] = 0.0
+            solved = np.linalg.solve(block[:taps, :taps], weights[:taps])
+            costs[number] = ((weights[:taps] * solved) @ self.reader.worth).sum()
+            rest = block[taps:, :taps]
+            weights = weights[taps:] - rest @ solved
+            block = block[taps:, taps:] - rest @ np.linalg.solve(block[:taps, :taps], rest.T)
+        return costs
