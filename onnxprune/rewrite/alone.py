@@ -182,15 +182,21 @@ class _Proof:
 
     def judged(self, waiting: Sequence[tuple[Removal, _Part | None]]) -> Iterator[str]:
         """Run all parts on what enters them in the original."""
-        names = tuple(dict.fromkeys(v for _, p in waiting if p is not None for v in p.entering))
-        inner = [name for name in names if name not in self.view.inputs]
-        session = Session(with_outputs(self.view.model, inner)) if inner else None
-        given = [
-            {**feed, **(session.run(feed, inner) if session else {})} for feed in self.found.probes
-        ]
+        names = dict.fromkeys(v for _, part in waiting if part is not None for v in part.entering)
+        given = self.given([name for name in names if name not in self.view.inputs])
         for removal, part in waiting:
             close = part is not None and self.error(part, given) <= _CLOSE
             yield "" if close else attempt(self.found, [removal])[1]
+
+    def given(self, inner: Sequence[str]) -> Sequence[Feeds]:
+        """Return the inputs and some inner values of the original; none if it cannot give these."""
+        if not inner:
+            return self.found.probes
+        try:
+            session = Session(with_outputs(self.view.model, inner))
+            return [{**feed, **session.run(feed, inner)} for feed in self.found.probes]
+        except RunFailedError:
+            return []
 
     def error(self, part: _Part, given: Sequence[Feeds]) -> float:
         masks = self.found.verifier.masked.feeds(part.keeps)
@@ -199,7 +205,7 @@ class _Proof:
             runs = [[_run(s, {**feed, **masks}) for s in sessions] for feed in given]
         except RunFailedError:
             return float("inf")
-        return max(relative_error(found, wanted) for found, wanted in runs)
+        return max((relative_error(*pair) for pair in runs), default=float("inf"))
 
 
 def _weight(model: onnx.ModelProto) -> float:

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 from onnxprune.inspection import half
 from onnxprune.rewrite import alone, prove
 from onnxprune.rewrite.alone import objections
+from onnxprune.runtime.session import RunFailedError
 from tests import nets
 from tests.rewrite.test_prove import _Suspicious
 
@@ -64,6 +65,18 @@ def test_little_room_changes_nothing(tmp_path, monkeypatch, nothing_else):
     monkeypatch.setattr(alone, "_ROOM", 0.0)
     found = nets.look(nets.residual(), tmp_path)
     assert list(objections(found, halves(found))) == ["", ""]
+
+
+def test_values_that_the_original_does_not_give_leave_it_to_the_whole_model(tmp_path, monkeypatch):
+    found = nets.look(nets.residual(), tmp_path)
+
+    def refuse(*_):
+        raise RunFailedError
+
+    monkeypatch.setattr(alone, "with_outputs", refuse)
+    assert list(objections(found, halves(found))) == ["", ""]
+    monkeypatch.setattr(alone, "attempt", lambda *_: (1.0, NEVER))
+    assert NEVER in objections(found, halves(found))
 
 
 def test_a_part_is_small(tmp_path):
