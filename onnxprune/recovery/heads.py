@@ -21,11 +21,13 @@ from onnxprune.layers.rows import weight_blocks
 from onnxprune.layers.sites import Site
 from onnxprune.recovery.turn import Turn, turned
 from onnxprune.rewrite.prove import Proven
-from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.session import Feeds, batch_size
 
 __all__ = ["proven", "proven_heads", "turn_heads", "unproven"]
 
 Array = NDArray[np.float64]
+_WORK = 1e11  # multiply-accumulates that a look at what heads are fed may take
+_ENOUGH = 32  # samples that are looked at whatever they take
 
 
 def proven_heads(
@@ -40,7 +42,7 @@ def proven_heads(
     values : collection of str
         Only heads that one of these carries are looked at.
     feeds : sequence of Feeds
-        Samples to fit on.
+        Samples to fit on; of large models a part of them.
     seed : int
 
     Returns
@@ -48,7 +50,10 @@ def proven_heads(
     list of Turned
     """
     pairs = _pairs(found, values)
-    heads = turned_heads(found.view, found.traces[0], pairs, feeds, seed=seed)
+    most = max(int(_WORK / max(found.costs.total.macs, 1.0)), _ENOUGH)
+    before = np.cumsum([0, *map(batch_size, feeds)])
+    few = [feed for feed, count in zip(feeds, before, strict=False) if count < most]
+    heads = turned_heads(found.view, found.traces[0], pairs, few, seed=seed)
     return _proven(found, heads)
 
 

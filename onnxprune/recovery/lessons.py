@@ -87,16 +87,22 @@ class Lessons:
     def goal(self, site: Site, values: Feeds) -> Rows:
         """Return what a layer should make of one feed."""
         name, places = site.total or site.output, self.places[site.node.index]
-        axis = 1 if isinstance(places, Places) else values[name].ndim - 1
-        return self._kept(output_rows(values[name], places), name, axis)
+        return self._kept(output_rows(values[name], places), name, self.axis(site))
 
     def size(self, layer: Site | Recurrence) -> int:
         """Return how many bytes a layer's lesson takes, at most."""
         samples = sum(map(batch_size, self.feeds))
         if isinstance(layer, Recurrence):
             return 4 * samples * sum(math.prod(self.trace.shapes[name]) for name in layer.reads)
-        shape, places = self.trace.shapes[layer.output], self.places[layer.node.index]
+        name, places = layer.total or layer.output, self.places[layer.node.index]
+        shape, axis = self.trace.shapes[name], self.axis(layer)
+        width: int = self._kept(np.zeros((1, shape[axis]), np.float32), name, axis).shape[1]
         if isinstance(places, Places):
-            return 4 * samples * len(places.index[0]) * shape[1]
+            return 4 * samples * len(places.index[0]) * width
         rows = min(samples * math.prod(shape[:-1]), len(self.feeds) * places.most)
-        return 4 * rows * shape[-1]
+        return 4 * rows * width
+
+    def axis(self, site: Site) -> int:
+        """Return where a layer's goal has its channels."""
+        name, places = site.total or site.output, self.places[site.node.index]
+        return 1 if isinstance(places, Places) else len(self.trace.shapes[name]) - 1

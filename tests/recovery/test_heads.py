@@ -41,6 +41,16 @@ def heads_of(found, cut, splits):
     return proven_heads(found, {axis.value for axis in cut.keeps}, feeds, seed=0)
 
 
+def test_heads_of_large_models_are_looked_at_on_fewer_samples(monkeypatch):
+    found, cut, splits = halved()
+    monkeypatch.setattr(stage, "turned_heads", lambda *given, **_: seen.append(given[3]) or [])
+    seen = []
+    heads_of(found, cut, splits)
+    monkeypatch.setattr(stage, "_WORK", 1.0)
+    heads_of(found, cut, splits)
+    assert [sum(len(feed["input"]) for feed in feeds) for feeds in seen] == [64, 32]
+
+
 def test_half_of_the_dims_of_each_head_cost_little():
     found, cut, splits = halved()
     with_heads = recover(found, cut, splits, **HALF)
