@@ -4,7 +4,7 @@ A recurrent layer counts as several: each sum in it is linear in the layer's inp
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,9 +175,7 @@ class _Layers:
                 if not here:
                     return []
                 found += here
-        # A layer that finds the same channels in two places would be refitted twice over.
-        keys = [key_of(reading.layer) for reading in found]
-        return found if len(set(keys)) == len(keys) else []
+        return _merged(found)
 
     def _readings(self, node: int, contract: Contract, member: Member) -> Iterator[_Reading]:
         site, layer = self.sites.get(node), self.recurrences.get(node)
@@ -194,6 +192,22 @@ class _Layers:
                     yield _Reading(found, member.positions)
         elif layer is not None and layer.node.inputs[2] == member.axis.value:
             yield from _recurred(self.view, layer, member.positions)
+
+
+def _merged(readings: Sequence[_Reading]) -> list[_Reading]:
+    """Join what a layer finds in several places, as its input and as its state; empty if uneven."""
+    found: dict[Key, _Reading] = {}
+    for one in readings:
+        known = found.setdefault(key_of(one.layer), one)
+        if known is not one:
+            places = np.hstack([known.places, one.places])
+            own = known.own if one.own is None else one.own
+            found[key_of(one.layer)] = replace(known, places=places, own=own)
+            inputs = np.unique(places[places >= 0])
+            partial = (places >= 0).any(axis=1) != (places >= 0).all(axis=1)
+            if partial.any() or len(inputs) < (places >= 0).sum():
+                return []
+    return list(found.values())
 
 
 def _recurred(view: View, layer: Recurrence, positions: Places) -> Iterator[_Reading]:

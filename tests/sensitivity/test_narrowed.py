@@ -129,7 +129,16 @@ def test_layers_on_top_of_each_other_are_read_by_both(tmp_path):
     assert curves.keys() == {group.name for group in groups}
 
 
-def stacked():
+def test_a_skip_around_a_layer(tmp_path):
+    """Both layers have the same units then: the second reads them as its input and as its own."""
+    (group,), curves = recurrent(stacked(skip=True), tmp_path)
+    assert sorted(curves[group.name].order.tolist()) == list(range(UNITS))
+    errors = curves[group.name].errors
+    assert (np.diff(errors) >= 0).all()
+    assert errors[-1] > errors[1] > 0
+
+
+def stacked(*, skip=False):
     net, rng = nets.Net(2), np.random.default_rng(1)
 
     def layer(x, inputs):
@@ -138,7 +147,9 @@ def stacked():
         y = net.op("LSTM", x, *tables, hidden_size=UNITS)
         return net.op("Squeeze", y, net.const([1]))
 
-    top = layer(layer(net.op("Transpose", "x", perm=[1, 0, 2]), INPUTS), UNITS)
+    first = layer(net.op("Transpose", "x", perm=[1, 0, 2]), INPUTS)
+    top = layer(first, UNITS)
+    top = net.op("Add", top, first) if skip else top
     return net.model({"x": ("N", STEPS, INPUTS)}, net.linear(top, UNITS, 4))
 
 
