@@ -15,6 +15,7 @@ from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import split_samples
 from onnxprune.options import Options
 from onnxprune.progress import Clock, Progress, Silent
+from onnxprune.quality.halved import Halved
 from onnxprune.report import summary
 from onnxprune.report.ranked import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
@@ -65,6 +66,7 @@ def sensitivity(
     for warning in warnings:
         clock.note(warning)
     splits = split_samples(len(found.samples), options.seed)
+    halved = Halved(found, splits, options)
     task = Task(found, tuple(cuttable(found, options)), splits, options, clock)
     start = _processor()
     measured = measure_groups(found, task.groups, splits, options, clock)
@@ -72,7 +74,11 @@ def sensitivity(
     clock.stage("check")
     trust = _Trust(task, measured)
     halves = trust.halves()
-    ranked = [_ranked(g, measured.groups[g.name], trust.samples, halves) for g in task.groups]
+    ranked = []
+    for group in task.groups:
+        each = _ranked(group, measured.groups[group.name], trust.samples, halves)
+        lost, worst = halved.lost(group, each.order)
+        ranked.append(replace(each, lost=lost, worst_class=worst))
     stable = [group.stability for group in ranked if group.stability is not None]
     report = Ranking(
         source=str(found.model.path),
@@ -84,6 +90,7 @@ def sensitivity(
         agreement=list(trust.agreements()),
         stability=float(np.median(stable)) if stable else None,
         partial=any(group.partial for group in ranked),
+        metric=halved.metric,
         dims=found.dims,
         seed=options.seed,
         seconds=clock.seconds(),

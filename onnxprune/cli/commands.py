@@ -179,6 +179,8 @@ def sensitivity(
     *,
     data: Data = None,
     loader: Loader = None,
+    metric: Metric = None,
+    labels: Labels = None,
     exclude: Exclude = None,
     allow_interface_change: AllowInterfaceChange = False,
     samples: Samples = _DEFAULTS.samples,

@@ -185,8 +185,10 @@ def _ranking(page: Page, found: Ranking) -> None:
         page.say(f"stability: two halves of the samples rank alike to {found.stability:.2f}")
     page.heading("relative output error without a quarter and a half of each group")
     rows = sorted(found.groups, key=lambda g: _loss(g, 0.5))
+    if found.metric is not None:
+        page.say(f"lost: {found.metric} without the half, nothing refitted; worst: of a class")
     page.table(
-        ("group", "kind", ">channels", "method", ">-1/4", ">-1/2", ">stable"),
+        ("group", "kind", ">channels", "method", ">-1/4", ">-1/2", ">lost", ">worst", ">stable"),
         (_ranked_row(group) for group in rows),
         names=0,
     )
@@ -220,6 +222,7 @@ def _ranked_row(group: RankedGroup) -> Sequence[str]:
         f"{group.method}{'*' if group.partial else ''}",
         f"{_loss(group, 0.25):.3f}",
         f"{_loss(group, 0.5):.3f}",
+        *("-" if loss is None else f"{loss:.3f}" for loss in (group.lost, group.worst_class)),
         "-" if group.stability is None else f"{group.stability:.2f}",
     )
 

@@ -12,7 +12,9 @@ class RankedGroup:
 
     ``order`` names the first channel to go first; ``scores`` are by channel number, ``errors`` the
     relative squared output change at each of ``widths``. ``samples`` made the order. ``stability``
-    is the rank correlation of the orders that two halves of the samples give.
+    is the rank correlation of the orders that two halves of the samples give. ``lost`` is the loss
+    in the metric without the first half of the order, ``worst_class`` that of the class that
+    suffers most.
     """
 
     name: str
@@ -26,6 +28,8 @@ class RankedGroup:
     scores: Sequence[float]
     widths: Sequence[int]
     errors: Sequence[float]
+    lost: float | None = None
+    worst_class: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Ranking:
     agreement: Sequence[Agreement]
     stability: float | None
     partial: bool
+    metric: str | None
     dims: Mapping[str, int]
     seed: int
     seconds: Mapping[str, float]

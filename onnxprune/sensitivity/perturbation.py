@@ -13,6 +13,7 @@ from onnxprune.sensitivity.workers import spread
 
 __all__ = ["measure"]
 
+_LEAST = 0.25  # of an even share, for what takes hardly any work but a session
 _SHARE = 0.8  # of the time limit that planned channel runs may take; the rest is for curves
 
 
@@ -61,4 +62,5 @@ class _Shares:
         left = max(self._end - time.monotonic(), 0.0)
         share = self._work[number] / max(self._remaining, 1e-9)
         self._remaining -= self._work[number]
-        return left * min(share * self._jobs, 1.0)
+        least = _LEAST / (len(self._work) - number)
+        return left * min(max(share, least) * self._jobs, 1.0)

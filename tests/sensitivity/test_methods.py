@@ -134,6 +134,7 @@ def test_the_command_prints_what_its_schema_says(method, capsys):
     for group in document["groups"]:
         assert sorted(group["order"]) == list(range(group["channels"]))
         assert len(group["widths"]) == len(group["errors"])
+        assert 0 <= group["lost"] <= 1
     if method != "auto":
         assert method in {group["method"] for group in document["groups"]}
 

@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 
 from onnxprune.coupling.relations import Axis
 from onnxprune.runtime.session import Session
+from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.measurer import Measurer
 from onnxprune.sensitivity.request import Batches, Request
 from tests import nets
@@ -244,3 +245,12 @@ def test_halves_are_what_every_other_sample_says(tmp_path):
         np.testing.assert_allclose(
             result.halves[half] / result.halves[half].sum(), alone / alone.sum(), rtol=1e-3
         )
+
+
+def test_a_group_with_hardly_any_work_gets_a_part_of_an_even_share(monkeypatch):
+    class Clock:
+        monotonic = staticmethod(lambda: 0.0)
+
+    monkeypatch.setattr(perturbation, "time", Clock)
+    shares = perturbation._Shares([0.01, 1.0, 8.99], 80.0, 1)
+    assert [shares.give(k) for k in range(3)] == pytest.approx([80 / 12, 10.0, 80.0])
