@@ -63,8 +63,15 @@ class Inspecting(Inputs, total=False):
     allow_interface_change: bool
 
 
-class Measuring(Inspecting, total=False):
-    """Options of `sensitivity`: also how channels are measured."""
+class Judging(Inputs, total=False):
+    """Options of what is judged: by what."""
+
+    metric: str | Sequence[str]
+    labels: Place | Array | None
+
+
+class Measuring(Inspecting, Judging, total=False):
+    """Options of `sensitivity`: also how channels are measured, and judged."""
 
     recover: bool
     method: MethodName
@@ -73,12 +80,10 @@ class Measuring(Inspecting, total=False):
     cache: Place | None
 
 
-class Applying(Inputs, total=False):
+class Applying(Judging, total=False):
     """Options of `apply`: also how the result is judged and timed."""
 
     profile: Profiles
-    metric: str | Sequence[str]
-    labels: Place | Array | None
     confidence: float
     threads: int
     provider: str
