@@ -116,7 +116,7 @@ def ranking():
         groups=[
             RankedGroup(
                 "conv1", "filter", 4, "perturbation", 64, False, 0.93, [2, 0, 1, 3],
-                [0.1, 0.2, 0.05, 0.5], [4, 2, 1], [0.0, 0.16, 0.36],
+                [0.1, 0.2, 0.05, 0.5], [4, 2, 1], [0.0, 0.16, 0.36], 0.02, 0.1,
             ),
             RankedGroup(
                 "fc", "neuron", 2, "activation", 0, True, None, [1, 0], [0.3, 0.1], [2, 1],
@@ -128,6 +128,7 @@ def ranking():
         agreement=[Agreement("perturbation", "gradient", 28, 0.97, 2, 0.93, 0.81, "conv1")],
         stability=0.93,
         partial=True,
+        metric="agreement",
         dims={"batch": 1},
         seed=0,
         seconds={"measure": 0.1},

@@ -194,7 +194,7 @@ class TestVerify:
 class TestSensitivity:
     def test_each_title_has_an_entry(self, ranking):
         rows = cells(shown(ranking))
-        titles = ["group", "kind", "channels", "method", "-1/4", "-1/2", "stable"]
+        titles = ["group", "kind", "channels", "method", "-1/4", "-1/2", "lost", "worst", "stable"]
         first = rows.index(titles) + 1
         assert [len(row) for row in rows[first : first + len(ranking.groups)]] == [
             len(titles) for _ in ranking.groups
