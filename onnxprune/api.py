@@ -101,6 +101,7 @@ class Pruning(Measuring, Applying, total=False):
     require_certificate: bool
     multiple_of: int | None
     branches: bool
+    switches: bool
 
 
 class Benching(Inputs, total=False):

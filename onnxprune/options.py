@@ -75,6 +75,8 @@ class Options:
         Whether the layers of the cut model are refitted to the original.
     branches : bool
         Whether residual branches may go as a whole, where that leaves less output error.
+    switches : bool
+        Whether widths are switched between groups, where that leaves less output error.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Options:
     time_limit: float = 120.0
     recover: bool = True
     branches: bool = True
+    switches: bool = True
 
     def __post_init__(self) -> None:
         for name in ("macs", "params", "size", "latency"):

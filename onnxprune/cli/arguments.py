@@ -189,6 +189,13 @@ Branches = Annotated[
         help="Let whole residual branches go too, where the result stays nearer for it.",
     ),
 ]
+Switches = Annotated[
+    bool,
+    _cutting(
+        "--switches/--no-switches",
+        help="Switch widths between groups, where the result stays nearer for it.",
+    ),
+]
 Method = Annotated[
     MethodName,
     _cutting(

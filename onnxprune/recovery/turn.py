@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from onnxprune.coupling.groups import Coupling, Group
 from onnxprune.coupling.keeps import Keeps
 from onnxprune.coupling.relations import Axis
-from onnxprune.layers.readers import Reader, collect_readers, dense_sites
+from onnxprune.layers.readers import collect_readers, dense_sites
 from onnxprune.layers.rows import weight_blocks, weight_of
 from onnxprune.layers.sites import Site
 from onnxprune.layers.student import Student
-from onnxprune.layers.subspace import is_linear, makers_of, subspace
+from onnxprune.layers.subspace import Subspace, is_linear, makers_of, subspace
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds
 from onnxprune.runtime.trace import Trace
 
-__all__ = ["Turn", "find_turns", "turned"]
+__all__ = ["Stream", "Turn", "find_streams", "find_turns", "kept_rows", "turned"]
 
 Array = NDArray[np.float64]
 
@@ -53,6 +53,65 @@ class Turn:
     proven: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A group that may be turned, with its best basis."""
+
+    group: Group
+    space: Subspace
+    makers: Sequence[Site]
+
+    def turn(self, gone: int) -> Turn:
+        """Return the turn that leaves out the last directions."""
+        space, width = self.space, self.group.size - gone
+        heard = {}
+        for reader in space.readers:
+            places = reader.weight[reader.places]
+            told = np.einsum("ck,cto->kto", space.decoder(reader, width), places)
+            shift = (reader.weight - space.stand_in(reader, gone)).T @ reader.mean
+            heard[reader.site.node.index] = (told.reshape(-1, told.shape[2]), shift)
+        basis = space.basis[:width]
+        return Turn(
+            {m.axis.value: basis for m in self.group.members},
+            {s.node.index: basis for s in self.makers},
+            heard,
+        )
+
+
+def find_streams(
+    view: View,
+    trace: Trace,
+    coupling: Coupling,
+    groups: Iterable[Group],
+    feeds: Sequence[Feeds],
+    *,
+    seed: int,
+) -> list[Stream]:
+    """Choose a basis for every stream that may be turned.
+
+    Parameters
+    ----------
+    view, trace, coupling
+        Of the original.
+    groups : iterable of Group
+    feeds : sequence of Feeds
+        Samples to fit on.
+    seed : int
+
+    Returns
+    -------
+    list of Stream
+    """
+    sites = dense_sites(view, trace, coupling)
+    linear = [g for g in groups if is_linear(view, coupling, g, sites)]
+    readers = collect_readers(view, trace, coupling, linear, feeds, seed=seed)
+    return [
+        Stream(group, subspace(readers[group.name]), makers_of(sites, group))
+        for group in linear
+        if group.name in readers
+    ]
+
+
 def find_turns(
     view: View,
     trace: Trace,
@@ -62,45 +121,11 @@ def find_turns(
     *,
     seed: int,
 ) -> list[Turn]:
-    """Choose a basis for every narrowed stream that may be turned.
-
-    Parameters
-    ----------
-    view, trace, coupling
-        Of the original.
-    removed : iterable of (Group, channel numbers)
-    feeds : sequence of Feeds
-        Samples to fit on.
-    seed : int
-
-    Returns
-    -------
-    list of Turn
-    """
-    sites = dense_sites(view, trace, coupling)
-    counts = {g.name: len(gone) for g, gone in removed}
-    groups = [g for g, _ in removed if is_linear(view, coupling, g, sites)]
-    readers = collect_readers(view, trace, coupling, groups, feeds, seed=seed)
-    return [
-        _turn(group, counts[group.name], readers[group.name], makers_of(sites, group))
-        for group in groups
-        if group.name in readers
-    ]
-
-
-def _turn(group: Group, gone: int, readers: Sequence[Reader], makers: Sequence[Site]) -> Turn:
-    space, width = subspace(readers), group.size - gone
-    heard = {}
-    for reader in readers:
-        told = np.einsum("ck,cto->kto", space.decoder(reader, width), reader.weight[reader.places])
-        shift = (reader.weight - space.stand_in(reader, gone)).T @ reader.mean
-        heard[reader.site.node.index] = (told.reshape(-1, told.shape[2]), shift)
-    basis = space.basis[:width]
-    return Turn(
-        {m.axis.value: basis for m in group.members},
-        {s.node.index: basis for s in makers},
-        heard,
-    )
+    """Choose a basis for every narrowed stream that may be turned; parameters as there."""
+    counts = {group.name: (group, len(gone)) for group, gone in removed}
+    groups = [group for group, _ in counts.values()]
+    streams = find_streams(view, trace, coupling, groups, feeds, seed=seed)
+    return [stream.turn(counts[stream.group.name][1]) for stream in streams]
 
 
 def turned(
@@ -139,11 +164,11 @@ def turned(
         if node in heard:
             weight, bias = heard[node][0], bias + heard[node][1]
         else:
-            weight = weight[_mask(keeps, site, site.source, len(weight))]
+            weight = weight[kept_rows(keeps, site, site.source, len(weight))]
         if node in made:
             weight, bias = weight @ made[node].T, made[node] @ bias
         else:
-            mask = _mask(keeps, site, site.node.outputs[0], len(bias))
+            mask = kept_rows(keeps, site, site.node.outputs[0], len(bias))
             weight, bias = weight[:, mask], bias[mask]
         student.write(site.weight, weight_of(site, weight[None], old.shape).astype(old.dtype))
         if site.bias is not None:
@@ -165,7 +190,7 @@ def _full(view: View, site: Site) -> tuple[Array, Array]:
     return weight, bias.reshape(-1).astype(np.float64)
 
 
-def _mask(keeps: Keeps, site: Site, value: str, size: int) -> NDArray[np.bool_]:
+def kept_rows(keeps: Keeps, site: Site, value: str, size: int) -> NDArray[np.bool_]:
     """Return which of ``size`` rows or columns of a weight stay, by the channels of a value."""
     for axis, mask in keeps.items():
         if axis.value == value and len(mask) and size % len(mask) == 0 and _carries(site, axis):

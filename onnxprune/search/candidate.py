@@ -17,17 +17,18 @@ from onnxprune.plan import Plan, make_plan
 from onnxprune.progress import Progress
 from onnxprune.quality.judge import Judge
 from onnxprune.quality.losses import Losses
-from onnxprune.recovery.recover import Recovered
+from onnxprune.recovery.recover import Recovered, enough
 from onnxprune.report import summary
 from onnxprune.search import stages
+from onnxprune.selection.allocation import Allocation
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.cuttable import cuttable, unmatched
 from onnxprune.selection.pace import Pace
 from onnxprune.selection.promise import keep_predicted, keep_promises
-from onnxprune.selection.settle import Settled, settle
+from onnxprune.selection.settle import Settled, resettle, settle
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Candidate", "Workshop", "said"]
+__all__ = ["Candidate", "Workshop", "refits", "said"]
 
 _FITTED = 128  # samples that trials are refitted on
 
@@ -71,6 +72,14 @@ class Candidate:
     def __str__(self) -> str:
         """Say what was reached at what drop."""
         return f"drop {self.losses.drop:.4f} at {said(self.settled.selection.reached)}"
+
+
+def refits(workshop: "Workshop") -> bool:
+    """Say whether layers are refitted, and what that brings shows on samples of their own."""
+    splits = workshop.splits
+    if not workshop.options.recover or workshop.found.samples.synthetic:
+        return False
+    return enough(splits) and not splits.shared
 
 
 def said(ratios: Mapping[str, float]) -> str:
@@ -193,6 +202,41 @@ class Workshop:
         """Return this workshop, and one without the branches that a candidate lacks, if any."""
         gone = candidate.settled.found.gone
         return [self, *([self.shortened(gone)] if gone else [])]
+
+    def of(self, candidate: Candidate) -> "Workshop":
+        """Return the workshop that a candidate without some branches comes from."""
+        found = candidate.settled.found
+        return self if found is self.found else self.shortened(found.gone)
+
+    def resettled(self, candidate: Candidate, allocation: Allocation) -> Candidate:
+        """Make a candidate of the same budget with other widths; it is not timed.
+
+        Raises
+        ------
+        VerificationError
+            If the cut could not be proven.
+        """
+        settled = resettle(candidate.settled, self.groups, candidate.budget, allocation)
+        return self._judged(candidate.budget, settled, self._repaired(settled), None)
+
+    def kept(self, candidate: Candidate) -> Candidate:
+        """Time a candidate where a latency is promised.
+
+        Raises
+        ------
+        BudgetError
+            If it is not kept.
+        """
+        pace, latency, settled = self.pace, self.options.latency, candidate.settled
+        if pace is None or latency is None:
+            return candidate
+        if len(pace.profiles) > 1:
+            keep_predicted(latency, lambda _: settled, lambda s: pace.worst(s.proven.keeps))
+        if not pace.here:
+            return candidate
+        done, first = candidate.recovered, candidate.predicted
+        timed = keep_promises(latency, lambda _: settled, lambda _: done, self.time, first)[2]
+        return replace(candidate, timed=timed)
 
     def hurried(self) -> "Workshop":
         """Return a workshop for trials, which are refitted on fewer samples."""

@@ -16,8 +16,7 @@ from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_
 from onnxprune.model.cost import Cost
 from onnxprune.model.frontier import float_frontier
 from onnxprune.model.view import Node
-from onnxprune.recovery.recover import enough
-from onnxprune.search.candidate import Candidate, Workshop
+from onnxprune.search.candidate import Candidate, Workshop, refits
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.cuttable import matched
 from onnxprune.sensitivity.error import OutputError
@@ -109,10 +108,7 @@ def _error(workshop: Workshop, budget: Budget, gone: Sequence[StandIn]) -> float
 
 def _worthwhile(workshop: Workshop) -> bool:
     """Whether branches may go: what they cost is known, and a refit makes up for them."""
-    options, splits = workshop.options, workshop.splits
-    if not (options.branches and options.recover) or workshop.found.samples.synthetic:
-        return False
-    return enough(splits) and not splits.shared
+    return workshop.options.branches and refits(workshop)
 
 
 def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:

@@ -10,6 +10,7 @@ from onnxprune.search.candidate import Candidate, Workshop, said
 from onnxprune.search.depth import shallower, spared
 from onnxprune.search.path import last_allowed, walk
 from onnxprune.search.pricing import repriced
+from onnxprune.search.switching import switched
 from onnxprune.selection.budget import Budget, farthest
 
 __all__ = ["Chosen", "search"]
@@ -112,7 +113,8 @@ def _nearest(workshop: Workshop, budget: Budget) -> Candidate:
         shorter = workshop.shortened(gone)
         return shorter.promised(shorter.left(budget))
     candidate = repriced(workshop, budget, candidate)
-    return shallower(workshop, candidate.budget, candidate)
+    candidate = shallower(workshop, candidate.budget, candidate)
+    return switched(workshop, candidate)
 
 
 def _farther(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candidate]:
@@ -130,7 +132,8 @@ def _farther(workshop: Workshop, budget: Budget, promise: Promise) -> list[Candi
         nearest = f": the nearest, {made[0]}" if made else ": no width that groups may have is near"
         msg = f"{_limit(promise)} leaves nothing to cut{nearest}; nothing is written"
         raise BudgetError(msg)
-    return path
+    switch = _allowed(workshop, [*path[:-1], switched(workshop, path[-1])], promise)
+    return switch if len(switch) == len(path) else path
 
 
 def _allowed(workshop: Workshop, made: list[Candidate], promise: Promise) -> list[Candidate]:

@@ -12,7 +12,7 @@ from onnxprune.model.cost import Cost, CostModel, fractions
 from onnxprune.selection.budget import Budget
 from onnxprune.sensitivity.values import GroupSensitivity
 
-__all__ = ["Allocation", "allocate"]
+__all__ = ["Allocation", "Allocator", "allocate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,23 @@ class Allocation:
     met: bool
 
 
-class _Allocator:
+class Allocator:
+    """Widths that are being chosen, with what they save and cost.
+
+    Parameters
+    ----------
+    groups, curves, widths, costs, budget, sizes, start
+        As in :func:`allocate`.
+
+    Attributes
+    ----------
+    now : dict of group name to int
+        Kept channels.
+    saved : Cost
+    error : float
+        Summed over groups.
+    """
+
     def __init__(
         self,
         groups: Sequence[Group],
@@ -54,7 +70,6 @@ class _Allocator:
         self.curves, self.widths, self.costs = curves, widths, costs
         self.budget, self.sizes = budget, sizes
         self.most = {g.name: start.get(g.name, g.size) for g in groups}
-        self.now = dict(self.most)
         self.terms = {g.name: costs.touched({m.axis.plain: 0 for m in g.members}) for g in groups}
         self.sharing = {
             name: [other for other in self.groups if self.terms[name] & self.terms[other]]
@@ -65,10 +80,26 @@ class _Allocator:
             for name, terms in self.terms.items()
         }
         self.masks: dict[tuple[str, int], dict[Axis, Mask]] = {}
+        self.put(self.most)
+
+    def put(self, widths: Mapping[str, int]) -> None:
+        """Go on from other widths."""
+        self.now = dict(widths)
         self.saved = self.price(self.now)
         self.error = sum(self.error_at(name, width) for name, width in self.now.items())
 
+    def allocation(self) -> Allocation:
+        """Return what is chosen now."""
+        removed = {
+            name: tuple(sorted(int(c) for c in self.curves[name].order[: group.size - width]))
+            for name, group in self.groups.items()
+            if (width := self.now[name]) < group.size
+        }
+        met = self.budget.met(self.saved)
+        return Allocation(dict(self.now), removed, self.saved, self.error, met)
+
     def masks_of(self, name: str, width: int) -> dict[Axis, Mask]:
+        """Return what a group keeps of its axes at a width."""
         key = (name, width)
         if key not in self.masks:
             gone = self.curves[name].order[: self.groups[name].size - width]
@@ -76,6 +107,7 @@ class _Allocator:
         return self.masks[key]
 
     def error_at(self, name: str, width: int) -> float:
+        """Return a group's error at a width, by its curve."""
         curve = self.curves[name]
         return float(np.interp(-width, -curve.widths, curve.errors))
 
@@ -120,6 +152,7 @@ class _Allocator:
         return True
 
     def move(self, name: str, width: int, gain: Cost) -> None:
+        """Bring a group to another width, at what that saves."""
         self.error += self.error_at(name, width) - self.error_at(name, self.now[name])
         self.now[name] = width
         self.saved += gain
@@ -185,13 +218,7 @@ def allocate(
     Allocation
         With ``met`` False and everything as narrow as allowed if the budget is out of reach.
     """
-    allocator = _Allocator(groups, curves, widths, costs, budget, sizes, start or {})
-    met = allocator.shrink()
-    if met:
+    allocator = Allocator(groups, curves, widths, costs, budget, sizes, start or {})
+    if allocator.shrink():
         allocator.widen()
-    removed = {
-        name: tuple(sorted(int(c) for c in curves[name].order[: group.size - allocator.now[name]]))
-        for name, group in allocator.groups.items()
-        if allocator.now[name] < group.size
-    }
-    return Allocation(dict(allocator.now), removed, allocator.saved, allocator.error, met)
+    return allocator.allocation()

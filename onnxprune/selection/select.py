@@ -1,7 +1,7 @@
 """From measured groups and a budget to the channels that go."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
@@ -35,6 +35,8 @@ class Selection:
     reached : mapping of quantity to ratio
         Of each budgeted quantity; latency as the table predicts it.
     removed : tuple of (Group, channel numbers)
+    widths : mapping of group name to sequence of int
+        What was to choose from.
     """
 
     allocation: Allocation
@@ -42,6 +44,12 @@ class Selection:
     steps: Mapping[str, int]
     reached: Mapping[str, float]
     removed: tuple[tuple[Group, tuple[int, ...]], ...]
+    widths: Mapping[str, Sequence[int]]
+
+    def switched(self, groups: Sequence[Group], budget: Budget, to: Allocation) -> "Selection":
+        """Return the selection with another allocation of the same widths to choose from."""
+        reached = budget.reached(to.saved)
+        return replace(self, allocation=to, reached=reached, removed=_removed(groups, to))
 
 
 def choose(
@@ -66,13 +74,21 @@ def choose(
         allocation = allocate(groups, measured.groups, widths, found.costs, budget, sizes, most)
         if allocation.met:
             break
-    removed = tuple((g, allocation.removed[g.name]) for g in groups if g.name in allocation.removed)
     paying = (
         {g.name: max(single.get(m.axis.plain, 1) for m in g.members) for g in groups}
         if timed
         else {}
     )
-    return Selection(allocation, multiple, paying, budget.reached(allocation.saved), removed)
+    left = {name: [w for w in each if w <= most[name]] for name, each in widths.items()}
+    reached, removed = budget.reached(allocation.saved), _removed(groups, allocation)
+    return Selection(allocation, multiple, paying, reached, removed, left)
+
+
+def _removed(
+    groups: Sequence[Group], allocation: Allocation
+) -> tuple[tuple[Group, tuple[int, ...]], ...]:
+    gone = allocation.removed
+    return tuple((g, gone[g.name]) for g in groups if g.name in gone)
 
 
 _Ladder = tuple[int, Mapping[Axis, int], Mapping[str, Sequence[int]]]

@@ -9,11 +9,12 @@ from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.inspection import obstacles
 from onnxprune.options import Options
 from onnxprune.rewrite.prove import Proven, prove
+from onnxprune.selection.allocation import Allocation
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.select import Selection, choose
 from onnxprune.sensitivity.values import Sensitivity
 
-__all__ = ["Settled", "settle"]
+__all__ = ["Settled", "resettle", "settle"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,25 @@ def settle(
         if not rest:
             msg = f"no cut could be proven: {next(iter(guilty.values()))}"
             raise VerificationError(msg)
+
+
+def resettle(
+    settled: Settled, groups: Sequence[Group], budget: Budget, allocation: Allocation
+) -> Settled:
+    """Cut and prove another allocation of the same widths to choose from.
+
+    Raises
+    ------
+    VerificationError
+        If the cut could not be proven.
+    """
+    selection = settled.selection.switched(groups, budget, allocation)
+    proven = prove(settled.found, selection.removed)
+    if proven.guilty:
+        msg = f"no cut could be proven: {next(iter(proven.guilty.values()))}"
+        raise VerificationError(msg)
+    proven = replace(proven, guilty=settled.proven.guilty)
+    return replace(settled, selection=selection, proven=proven)
 
 
 def _raise_unmet(

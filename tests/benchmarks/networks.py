@@ -1,7 +1,7 @@
 """Run the main job on real networks and score the results on labelled samples nobody chose on.
 
     python tests/benchmarks/networks.py [--macs 0.7 0.5 | --latency 0.7] [--only NAME]
-        [--no-recover] [--no-branches]
+        [--no-recover] [--no-branches] [--no-switches]
 
 Calibrates on one set of inputs and scores on another. Prints per network and ratio: accuracy (or
 relative L2 change) before and after with the paired 95 % interval of the difference, MACs, measured
@@ -55,6 +55,7 @@ def one(name: str, ratio: float, given: argparse.Namespace) -> str:
             **{"latency" if given.latency else "macs": ratio},
             recover=not given.no_recover,
             branches=not given.no_branches,
+            switches=not given.no_switches,
             samples=given.samples,
             time_limit=given.time_limit,
         )
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--no-recover", action="store_true")
     parser.add_argument("--no-branches", action="store_true")
+    parser.add_argument("--no-switches", action="store_true")
     parser.add_argument("--samples", type=int, default=Options().samples)
     parser.add_argument("--time-limit", type=float, default=Options().time_limit)
     given = parser.parse_args(arguments)

@@ -42,7 +42,7 @@ class Shop:
     trials: dict
     earnest: dict = field(default_factory=dict)
     off: dict = field(default_factory=dict)
-    options: Options = field(default_factory=lambda: Options(branches=False))
+    options: Options = field(default_factory=lambda: Options(branches=False, switches=False))
     splits: object = field(default_factory=lambda: SimpleNamespace(shared=False))
     asked: list = field(default_factory=list)
     first: list = field(default_factory=list)
