@@ -63,7 +63,7 @@ class Bench:
     judged_held: object = None
     asked: list = field(default_factory=list)
     done: list = field(default_factory=list)
-    options: Options = field(default_factory=lambda: Options(branches=False))
+    options: Options = field(default_factory=lambda: Options(branches=False, switches=False))
     progress: object = field(default_factory=Silent)
     groups: tuple = ()
 
