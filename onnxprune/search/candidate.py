@@ -9,6 +9,7 @@ from onnxprune.analysis import Analysis, shorten
 from onnxprune.bench.values import BenchReport
 from onnxprune.coupling.groups import Group
 from onnxprune.data.splits import Splits, drawn
+from onnxprune.errors import BudgetError
 from onnxprune.layers.branches import StandIn
 from onnxprune.lossless.find import Free
 from onnxprune.model.cost import CostModel
@@ -234,8 +235,10 @@ class Workshop:
             keep_predicted(latency, lambda _: settled, lambda s: pace.worst(s.proven.keeps))
         if not pace.here:
             return candidate
-        done, first = candidate.recovered, candidate.predicted
-        timed = keep_promises(latency, lambda _: settled, lambda _: done, self.time, first)[2]
+        timed = self.time(settled, candidate.recovered.model)
+        if timed.interval is None or timed.interval[1] > latency:
+            msg = f"--latency {latency:g} is not kept"
+            raise BudgetError(msg)
         return replace(candidate, timed=timed)
 
     def hurried(self) -> "Workshop":
