@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from scoring import classes, original, outputs
-from shared_data import Network, own_networks, shared_networks
+from shared_data import Network, named, own_networks, shared_networks
 
 from onnxprune.bench.clock import race
 from onnxprune.bench.machine import machine
@@ -271,7 +271,7 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
                 file.write(json.dumps(asdict(known[row.key])) + "\n")
         return known[row.key]
 
-    for name in (name for name in networks() if given.only in name):
+    for name in named(networks(), given.only):
         for asked in given.latency:
             yield (found := one(Row("ours", name, asked)))
             if found.latency is None:

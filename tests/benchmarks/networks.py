@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from scoring import Start, peak_memory, score
-from shared_data import Network, own_networks, shared_networks
+from shared_data import Network, named, own_networks, shared_networks
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.load import load
@@ -91,9 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     took = f"{'time':>6} {'CPU s':>6} {'GiB':>6}"
     print(f"{'network':26} MACs  {'score':52} latency (99 % interval) verified {took}")
-    for network in networks():
-        if given.only not in network.name:
-            continue
+    present = {network.name: network for network in networks()}
+    for network in (present[name] for name in named(present, given.only)):
         if not network.present:
             print(f"{network.name:26} absent: {network.path}")
             continue

@@ -1,7 +1,7 @@
 """Loaders for real networks and inputs that lie beside the repository, in ``../shared``."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,12 @@ def _imagenet_score() -> tuple[Inputs, NDArray[np.int64]]:
     names = [row[0] if row[0].endswith(".jpg") else f"{row[0]}.jpg" for row in rows]
     labels = np.array([int(row[-1]) for row in rows])
     return _photos([folder / "score" / name for name in names]), labels
+
+
+def named(names: Iterable[str], only: str) -> list[str]:
+    """Return the name that was asked for, or all that hold it."""
+    every = list(names)
+    return [only] if only in every else [name for name in every if only in name]
 
 
 def shared_networks() -> list[Network]:
