@@ -20,8 +20,9 @@ Timer = Callable[[Operator], float]
 """Nanoseconds of one run of an operator at its widths."""
 
 _SHORT, _LONG = 1, 4  # copies in the two chains
-_READINGS = 25
+_FEWEST, _READINGS = 7, 25
 _READING = 500_000  # nanoseconds that a reading lasts at least
+_ENOUGH = 30_000_000  # that readings of slow operators last together
 _BASE = 64  # width at which steps are looked for, whatever the widths in the model
 _TRIED = (*range(64, 12, -4), 63, 58, 45, 34)
 _TELLING = 5e6  # multiply-accumulates that take long enough to be told apart, and no longer
@@ -48,13 +49,11 @@ def operator_timer(threads: int, provider: str) -> Timer:
             session = Session(model, threads=threads, provider=provider)
             read(session, feeds, now, _READING)
             readers.append((session, feeds))
-        short, long = (
-            np.percentile(times, QUIET)
-            for times in zip(
-                *([read(*reader, now, _READING) for reader in readers] for _ in range(_READINGS)),
-                strict=True,
-            )
-        )
+        turns: list[list[float]] = []
+        end = now() + _ENOUGH
+        while len(turns) < _FEWEST or (len(turns) < _READINGS and now() < end):
+            turns.append([read(*reader, now, _READING) for reader in readers])
+        short, long = np.percentile(turns, QUIET, axis=0)
         return max(float(long - short) / (_LONG - _SHORT), 1.0)
 
     return timer

@@ -1,5 +1,6 @@
 """How long a model will take under any cut: its operators' times, corrected on whole models."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -220,10 +221,11 @@ def _measured(
         time_limit=options.time_limit,
         progress=progress,
     )
+    half = time.monotonic() + options.time_limit / 2
     best = _Sum(found, operators, free, fill_(known))
     best.correct(found, groups, options)
     for _ in range(_RETAKES):
-        if best.error <= _STALE:
+        if best.error <= _STALE or time.monotonic() > half:
             break
         # Whatever else the machine did meanwhile, or when the table was made, only adds time.
         taken = fill_(LatencyTable(known.machine))
