@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnxprune.analysis import Analysis
 from onnxprune.data.splits import Splits, affordable, drawn
 from onnxprune.layers.readers import dense_sites
-from onnxprune.model.frontier import float_frontier
 from onnxprune.progress import Progress
 from onnxprune.recovery.heads import proven_heads, turn_heads
 from onnxprune.recovery.refit import refit
@@ -119,12 +118,8 @@ def recover(
     """
     if not enough(splits) or not (proven.removed or found.longer):
         return plain(proven)
-    original = found.original
-    judge = OutputError(
-        original.view,
-        float_frontier(original.view, original.traces[0]),
-        list(found.samples.feeds(splits.select, _BATCH)),
-    )
+    held = list(found.samples.feeds(splits.select, _BATCH))
+    judge = OutputError.of(found.original, held)
     before = judge.error(proven.model, proven.keeps)
     sweeps = _Sweeps(found, proven, fitting(found, splits.fit, seed), seed, progress)
     deadline = time.monotonic() + time_limit / 2

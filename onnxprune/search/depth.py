@@ -14,7 +14,6 @@ from onnxprune.analysis import Analysis
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.branches import StandIn, dead_nodes, find_branches, stand_ins, without
 from onnxprune.model.cost import Cost
-from onnxprune.model.frontier import float_frontier
 from onnxprune.model.view import Node
 from onnxprune.search.candidate import Candidate, Workshop, refits
 from onnxprune.selection.budget import Budget
@@ -118,11 +117,8 @@ def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
     if not branches:
         return []
     seen = list(found.samples.feeds(splits.fit[:_SEEN], _BATCH))
-    change = OutputError(
-        found.view,
-        float_frontier(found.view, found.traces[0]),
-        list(found.samples.feeds(splits.select[:_SEEN], _BATCH)),
-    )
+    held = list(found.samples.feeds(splits.select[:_SEEN], _BATCH))
+    change = OutputError.of(found, held)
     scored = []
     for one in stand_ins(found.view, branches, seen):
         shorter = without(found.view.model, [one])

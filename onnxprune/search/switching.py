@@ -15,13 +15,12 @@ from onnxprune.coupling.keeps import keep_masks
 from onnxprune.data.splits import drawn
 from onnxprune.errors import BudgetError, VerificationError
 from onnxprune.layers.recurrent import find_recurrences
-from onnxprune.model.frontier import float_frontier
 from onnxprune.recovery.recover import fitting
 from onnxprune.recovery.stitch import Stitcher
 from onnxprune.rewrite.cut import cut
 from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.search.candidate import Candidate, Workshop, refits
-from onnxprune.selection.allocation import Allocation
+from onnxprune.selection.allocation import Allocation, Allocator
 from onnxprune.selection.switches import switches
 from onnxprune.sensitivity.error import OutputError
 
@@ -58,7 +57,9 @@ def switched(workshop: Workshop, candidate: Candidate) -> Candidate:
     begun, limit = time.process_time(), workshop.options.time_limit
     workshop = workshop.of(candidate)
     best = candidate
-    for allocation in _walk(_Around(workshop, candidate), begun + _WALKED * limit)[:_REFITTED]:
+    start = candidate.settled.selection.allocation
+    better = _walk(_Around(workshop, candidate), start, begun + _WALKED * limit)
+    for allocation in better[:_REFITTED]:
         if time.process_time() > begun + _SPENT * limit:
             break
         try:
@@ -82,27 +83,23 @@ class _Around:
 
     def __init__(self, workshop: Workshop, candidate: Candidate) -> None:
         found, splits, seed = workshop.found, workshop.splits, workshop.options.seed
-        self.found, self.workshop, self.settled = found, workshop, candidate.settled
+        self.found = found
         guilty = candidate.settled.proven.guilty
         self.groups = [g for g in workshop.groups if g.name not in guilty]
-        self.budget = candidate.budget
-        if "latency" in self.budget.ratios:
-            self.budget = self.budget.with_latency(candidate.predicted)
+        budget = candidate.budget
+        if "latency" in budget.ratios:
+            budget = budget.with_latency(candidate.predicted)
         # What recurrent layers make up for shows in whole sequences only: there, curves rank.
         self.stitcher: Stitcher | None = None
-        if not any(True for _ in find_recurrences(found.view)):
+        if not list(find_recurrences(found.view)):
             fit = fitting(found, drawn(splits.fit, _FITTED, seed), seed)
             self.stitcher = Stitcher(found, self.groups, fit, seed=seed)
-        original, seen = found.original.view, splits.select[:_SEEN]
-        outputs = float_frontier(original, found.original.traces[0])
-        self.judge = OutputError(original, outputs, list(found.samples.feeds(seen, _BATCH)))
-
-    def switches(self, allocation: Allocation) -> list[Allocation]:
-        """Return what is one switch away, the most promising by curve first."""
-        curves, costs = self.workshop.measured.groups, self.found.costs
-        widths, sizes = self.settled.selection.widths, self.found.coupling.collected.sizes
-        now = allocation.widths
-        return switches(self.groups, curves, widths, costs, self.budget, sizes, now)
+        held = list(found.samples.feeds(splits.select[:_SEEN], _BATCH))
+        self.judge = OutputError.of(found.original, held)
+        curves, sizes = workshop.measured.groups, found.coupling.collected.sizes
+        widths = candidate.settled.selection.widths
+        most = {name: max(each) for name, each in widths.items()}
+        self.allocator = Allocator(self.groups, curves, widths, found.costs, budget, sizes, most)
 
     def error(self, allocation: Allocation) -> float:
         """Return the output error of an allocation, as far as it is known without a refit."""
@@ -118,14 +115,14 @@ class _Around:
         return self.judge.error(self.stitcher.stitched(model, removed, keeps), keeps)
 
 
-def _walk(around: _Around, deadline: float) -> list[Allocation]:
+def _walk(around: _Around, start: Allocation, deadline: float) -> list[Allocation]:
     """Switch as long as that helps; return what seems better than the start, the best first."""
-    start = now = around.settled.selection.allocation
+    now = start
     tried = [(around.error(start), start)]
     known = {_key(start)}
     while len(tried) <= _TRIED and time.process_time() < deadline:
         before = min(error for error, _ in tried)
-        for allocation in around.switches(now)[:_ROUND]:
+        for allocation in switches(around.allocator, now.widths)[:_ROUND]:
             if time.process_time() > deadline:
                 break
             if _key(allocation) not in known:

@@ -3,12 +3,9 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from onnxprune.coupling.groups import Group
-from onnxprune.coupling.relations import Axis
-from onnxprune.model.cost import Cost, CostModel
+from onnxprune.model.cost import Cost
 from onnxprune.selection.allocation import Allocation, Allocator
 from onnxprune.selection.budget import Budget
-from onnxprune.sensitivity.values import GroupSensitivity
 
 __all__ = ["switches"]
 
@@ -19,23 +16,15 @@ _RUNGS = 4  # levels that one group may give up for another
 _Move = tuple[dict[str, int], Cost, float]
 
 
-def switches(
-    groups: Sequence[Group],
-    curves: Mapping[str, GroupSensitivity],
-    widths: Mapping[str, Sequence[int]],
-    costs: CostModel,
-    budget: Budget,
-    sizes: Mapping[Axis, int],
-    now: Mapping[str, int],
-) -> list[Allocation]:
+def switches(allocator: Allocator, now: Mapping[str, int]) -> list[Allocation]:
     """Return allocations around one that keep the budget, the most promising by curve first.
 
     What a switch leaves of the budget widens other groups again.
 
     Parameters
     ----------
-    groups, curves, widths, costs, budget, sizes
-        As for `allocate`.
+    allocator : Allocator
+        Its widths and budget are kept to; what it has chosen is lost.
     now : mapping of group name to int
         Widths to switch between.
 
@@ -44,11 +33,10 @@ def switches(
     list of Allocation
         Each once, and never ``now`` itself.
     """
-    most = {name: max(each) for name, each in widths.items()}
-    allocator = Allocator(groups, curves, widths, costs, budget, sizes, most)
+    budget = allocator.budget
     allocator.put(now)
     found: dict[tuple[int, ...], Allocation] = {}
-    likely = _likely(_Ladder(allocator, widths), budget, allocator.saved)
+    likely = _likely(_Ladder(allocator), budget, allocator.saved)
     for changes, _, _ in likely[:_PRICED]:
         allocator.put({**now, **changes})
         # Groups that share an axis save other than the sum of what each does.
@@ -62,10 +50,10 @@ def switches(
 class _Ladder:
     """Each group's next levels, priced alone."""
 
-    def __init__(self, allocator: Allocator, widths: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, allocator: Allocator) -> None:
         self.wider: dict[str, _Move] = {}
         self.narrower: dict[str, list[_Move]] = {}
-        for name, each in widths.items():
+        for name, each in allocator.widths.items():
             here, levels = allocator.now[name], sorted(set(each))
             up = _levels([w for w in levels if w > here], here, levels[-1])[:1]
             down = _levels([w for w in reversed(levels) if w < here], here, levels[-1])[:_RUNGS]

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
+from onnxprune.analysis import Analysis
 from onnxprune.coupling.keeps import WHOLE, Keeps, narrow
+from onnxprune.model.frontier import float_frontier
 from onnxprune.model.upcast import upcast
 from onnxprune.model.view import View
 from onnxprune.runtime.session import Feeds, Session, with_outputs
@@ -31,6 +33,11 @@ class OutputError:
         self._outputs, self._feeds = outputs, feeds
         session = Session(with_outputs(view.real, outputs))
         self._change = OutputChange([session.run(feed, outputs) for feed in feeds])
+
+    @classmethod
+    def of(cls, found: Analysis, feeds: Sequence[Feeds]) -> "OutputError":
+        """Compare with a model at the values that its float outputs are judged at."""
+        return cls(found.view, float_frontier(found.view, found.traces[0]), feeds)
 
     def error(
         self, model: onnx.ModelProto, keeps: Keeps = WHOLE, known: Sequence[Feeds] | None = None

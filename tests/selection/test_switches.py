@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnxprune.selection.allocation import allocate
+from onnxprune.selection.allocation import Allocator, allocate
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.switches import switches
 from tests import nets
@@ -17,7 +17,8 @@ BUDGETS = {
 
 def around(found, curves, widths, budget, now):
     sizes = found.coupling.collected.sizes
-    return switches(found.coupling.groups, curves, widths, found.costs, budget, sizes, now)
+    groups, most = found.coupling.groups, {name: max(each) for name, each in widths.items()}
+    return switches(Allocator(groups, curves, widths, found.costs, budget, sizes, most), now)
 
 
 @pytest.mark.parametrize("ratios", BUDGETS.values(), ids=BUDGETS)
