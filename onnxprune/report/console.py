@@ -186,7 +186,11 @@ def _ranking(page: Page, found: Ranking) -> None:
     page.heading("relative output error without a quarter and a half of each group")
     rows = sorted(found.groups, key=lambda g: _loss(g, 0.5))
     if found.metric is not None:
-        page.say(f"lost: {found.metric} without the half, nothing refitted; worst: of a class")
+        by_class = any(group.worst_class is not None for group in rows)
+        page.say(
+            f"lost: {found.metric} without the half, nothing refitted"
+            + ("; worst: of a class" if by_class else "")
+        )
     page.table(
         ("group", "kind", ">channels", "method", ">-1/4", ">-1/2", ">lost", ">worst", ">stable"),
         (_ranked_row(group) for group in rows),

@@ -23,7 +23,7 @@ from onnxprune.report import summary
 from onnxprune.search import stages
 from onnxprune.selection.allocation import Allocation
 from onnxprune.selection.budget import Budget
-from onnxprune.selection.cuttable import cuttable, unmatched
+from onnxprune.selection.cuttable import permitted, unmatched
 from onnxprune.selection.pace import Pace
 from onnxprune.selection.promise import keep_predicted, keep_promises
 from onnxprune.selection.settle import Settled, resettle, settle
@@ -194,7 +194,7 @@ class Workshop:
         known = self.measured.groups
         groups = [
             g
-            for g in cuttable(found, self.options)
+            for g in permitted(found, self.options)
             if g.name in known and len(known[g.name].order) == g.size
         ]
         return replace(self, found=found, groups=groups, pace=pace)

@@ -180,3 +180,17 @@ def test_a_plan_of_branches_that_are_not_there(idle):
     content["branches"][0]["branch"]["value"] = "nowhere"
     with pytest.raises(InputError, match="nowhere ends in no sum"):
         pipeline.replay(folder / "in.onnx", Plan(content), Options())
+
+
+def test_a_branch_may_take_all_groups_with_it(tmp_path):
+    net = nets.Net(1)
+    inner = net.linear(net.op("Relu", net.linear("x", 16, 64)), 64, 16)
+    total = net.op("Add", "x", net.op("Mul", inner, net.const(np.float32(0.001))))
+    onnx.save(net.model({"x": ("N", 16)}, net.linear(total, 16, 10)), tmp_path / "in.onnx")
+    rows = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
+    report = pipeline.run(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", Options(macs=0.1, data={"x": rows})
+    )
+    assert [group.after for group in report.groups] == [0]
+    left = {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
+    assert "Relu" not in left
