@@ -166,13 +166,21 @@ class _Sweep:
         self, site: Site, targets: Sequence[Rows], places: Places | Draw, shown: Sequence[str] = ()
     ) -> Iterator[tuple[Feeds, Rows]]:
         """Yield what the cut model shows, and the goals (n, outputs), feed by feed."""
-        seen = self.student.values((*site.reads, *shown), settled=site.reads[:1])
+        seen = self.student.values((*site.reads, *shown), settled=self.settled(site))
         for found, target in zip(seen, targets, strict=True):
             if site.skip is None:
                 yield found, target
             else:
                 rest = target - output_rows(found[site.skip], places)
                 yield found, self.before_norm(site, rest)
+
+    def settled(self, site: Site) -> list[str]:
+        """Return what a layer reads that was made before it: nothing there is refitted any more.
+
+        A skip that is made behind it (by the other branch) is still to come.
+        """
+        makers = ((name, self.view.producers.get(name)) for name in site.reads)
+        return [name for name, m in makers if m is None or m.index < site.node.index]
 
     def before_norm(self, site: Site, goal: Rows) -> Rows:
         """Take what a sum should receive back through the normalization in front of it."""

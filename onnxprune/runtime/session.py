@@ -1,7 +1,6 @@
 """Sessions: the one place that talks to onnxruntime."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
-from onnxprune.model.files import LARGEST_PROTO
 from onnxprune.model.scopes import values_read
+from onnxprune.runtime.weights import Weights, apart, hand_over
 
 __all__ = [
     "RUNTIME_VERSION",
@@ -198,7 +196,12 @@ class Session:
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         )
+        self._weights: Weights = {}
         try:
+            if isinstance(model, onnx.ModelProto):
+                light, self._weights = apart(model)
+                hand_over(self._weights, options)
+                model = light.SerializeToString()
             self._session = _open(model, options, provider)
         except Exception as error:  # onnxruntime raises many unrelated types
             raise RunFailedError(_first_line(error)) from error
@@ -262,30 +265,11 @@ class Session:
         }
 
 
-def _open(
-    model: onnx.ModelProto | bytes | Path, options: ort.SessionOptions, provider: str
-) -> ort.InferenceSession:
+def _open(model: bytes | Path, options: ort.SessionOptions, provider: str) -> ort.InferenceSession:
     if isinstance(model, Path):
         name = os.fsencode(model).decode()  # onnxruntime takes UTF-8, whatever the locale is
         return ort.InferenceSession(name, options, providers=[provider])
-    if isinstance(model, onnx.ModelProto):
-        data = _serialized(model)
-        if data is None:
-            with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-                path = Path(folder) / "model.onnx"
-                onnx.save(model, path, save_as_external_data=True, location="model.data")
-                return ort.InferenceSession(str(path), options, providers=[provider])
-        model = data
     return ort.InferenceSession(model, options, providers=[provider])
-
-
-def _serialized(model: onnx.ModelProto) -> bytes | None:
-    """Return a model's bytes, None where there are too many: counting them first takes as long."""
-    try:
-        data = model.SerializeToString()
-    except (EncodeError, ValueError):
-        return None
-    return data if len(data) <= LARGEST_PROTO else None
 
 
 def _info(arg: ort.NodeArg) -> TensorInfo:

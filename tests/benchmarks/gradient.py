@@ -3,8 +3,9 @@
     python tests/benchmarks/gradient.py [--only speed|quality] [--nets NAME ...] [--rounds 3]
 
 Speed: networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer with random
-weights, 32 samples, all channels. Naive perturbation (edit the weights, make a session, run it)
-is timed on two random channels per group and round and extrapolated to all channels.
+weights, 32 samples, all channels. Naive perturbation (edit the weights, make a session of the
+serialized model, run it) is timed on two random channels per group and round and extrapolated to
+all channels.
 Quality: the trained networks of the repository and, where they are there, of ../shared. Scores
 from up to 256 samples are compared with exact removals on the same samples, for channels drawn at
 random over the whole network. One thread, process CPU time, methods interleaved, medians.
@@ -84,7 +85,7 @@ class Problem:
     def naive(self, group: Group, channel: int) -> None:
         """Take one channel away the slow way."""
         model = with_outputs(zeroed(self.found, group, channel), self.outputs)
-        session = Session(model)
+        session = Session(model.SerializeToString())  # as one would: the whole file each time
         for feed in self.feeds:
             session.run(feed)
 

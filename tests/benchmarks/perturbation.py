@@ -6,14 +6,14 @@ Networks of the shapes of ResNet-18, MobileNetV2 and a four-layer transformer wi
 weights, 32 samples unless told otherwise, all channels. Both ways are timed on random channels of
 every group, one after the other in random order, and extrapolated to all channels; what a group
 takes once (sessions, cached activations) counts for the fast way. Naive is: edit the weights, make
-a session, run it on up to 32 samples at once; the exact way takes as many at once as the command
-does. One thread, process CPU time, medians over rounds. Columns: ``all run``, the ratio when
-samples that a channel is silent on are run all the same, and channels one by one where samples are
-few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``, what the removals
-cannot do without over the time taken: multiply-accumulates of what lies downstream, of the first
-readers one channel's share, of those behind a normalization none, at the peak of matrix products
-that is measured in the same round; ``no pad``, the same without products with padding, which small
-maps here do without.
+a session of the serialized model, run it on up to 32 samples at once; the exact way takes as many
+at once as the command does. One thread, process CPU time, medians over rounds. Columns: ``all
+run``, the ratio when samples that a channel is silent on are run all the same, and channels one by
+one where samples are few; ``heard``, the share of (channel, sample) pairs that are run; ``limit``,
+what the removals cannot do without over the time taken: multiply-accumulates of what lies
+downstream, of the first readers one channel's share, of those behind a normalization none, at the
+peak of matrix products that is measured in the same round; ``no pad``, the same without products
+with padding, which small maps here do without.
 """
 
 import argparse
