@@ -33,6 +33,7 @@ from onnxprune.report.values import Report, VerifyReport
 from onnxprune.result import Result
 from onnxprune.rewrite.collapse import collapse
 from onnxprune.runtime.session import check_provider
+from onnxprune.runtime.threads import one_blas_thread
 from onnxprune.search.candidate import Workshop
 from onnxprune.search.front import check_folder, write_front
 from onnxprune.search.search import search
@@ -97,6 +98,7 @@ def run(
     return replace(done.report, target=str(target), seconds=clock.seconds())
 
 
+@one_blas_thread
 def prune(
     source: Path | onnx.ModelProto,
     options: Options,
@@ -158,6 +160,7 @@ def prune(
     return Result(model, report, workshop.plan(settled, done), found.model)
 
 
+@one_blas_thread
 def inspect(
     source: Path | onnx.ModelProto,
     options: Options,
@@ -223,6 +226,7 @@ def apply(
     return replace(done.report, target=str(target), seconds=clock.seconds())
 
 
+@one_blas_thread
 def replay(
     source: Path | onnx.ModelProto,
     plan: Path | Plan,
@@ -279,6 +283,7 @@ def replay(
     return Result(model, replace(report, seconds=clock.seconds()), wanted, found.model)
 
 
+@one_blas_thread
 def verify(
     source: Path | onnx.ModelProto,
     target: Path | onnx.ModelProto,

@@ -19,6 +19,7 @@ from onnxprune.quality.halved import Halved
 from onnxprune.report import summary
 from onnxprune.report.ranked import Agreement, RankedGroup, Ranking
 from onnxprune.runtime.session import Session, with_outputs
+from onnxprune.runtime.threads import one_blas_thread
 from onnxprune.selection.cuttable import cuttable
 from onnxprune.sensitivity.agreement import compare, correlation
 from onnxprune.sensitivity.gradient import measure as gradient
@@ -38,6 +39,7 @@ _CHECKED = 32  # samples of these
 _STABLE = 0.8  # rank correlation of two halves below which samples are too few
 
 
+@one_blas_thread
 def sensitivity(
     source: Path | onnx.ModelProto, options: Options, *, progress: Progress | None = None
 ) -> Ranking:

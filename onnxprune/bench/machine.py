@@ -5,18 +5,17 @@ import platform
 from pathlib import Path
 
 from onnxprune.runtime.session import RUNTIME_VERSION
+from onnxprune.runtime.threads import cores
 
 __all__ = ["identity", "machine"]
 
 
 def machine(threads: int, provider: str) -> dict[str, str]:
     """Say where the times were taken; the load is the one before the measurement adds its own."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     load = " ".join(f"{x:.2f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else ""
     return {
         **identity(threads, provider),
-        "cores": str(cores),
+        "cores": str(cores()),
         "load average": load or "unknown",
         "python": platform.python_version(),
         "os": platform.platform(),

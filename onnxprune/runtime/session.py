@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import UsageError
 from onnxprune.model.scopes import values_read
+from onnxprune.runtime.threads import allowed
 from onnxprune.runtime.weights import Weights, apart, hand_over
 
 __all__ = [
@@ -163,8 +164,9 @@ class Session:
     ----------
     model : ModelProto, bytes or Path
         A path is opened by onnxruntime itself, external data included.
-    threads : int
-        Intra-op threads. They do not spin: measuring processes share the machine with others.
+    threads : int, optional
+        Intra-op threads, by default as many as there are to be had. They do not spin: measuring
+        processes share the machine with others.
     provider : str
         Execution provider, such as ``CPUExecutionProvider``.
     optimize : bool
@@ -182,14 +184,14 @@ class Session:
         self,
         model: onnx.ModelProto | bytes | Path,
         *,
-        threads: int = 1,
+        threads: int | None = None,
         provider: str = "CPUExecutionProvider",
         optimize: bool = True,
     ) -> None:
         check_provider(provider)
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = allowed() if threads is None else threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         level = ort.GraphOptimizationLevel

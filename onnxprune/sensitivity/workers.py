@@ -1,10 +1,13 @@
-"""Groups measured by several processes of one thread each."""
+"""Groups measured by several processes, which share the cores."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Protocol, TypeAlias, TypeVar
 
+from threadpoolctl import threadpool_limits
+
+from onnxprune.runtime.threads import cores, limit
 from onnxprune.sensitivity.values import GroupSensitivity
 
 __all__ = ["spread"]
@@ -47,7 +50,9 @@ def spread(
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy onnxruntime's locks
     size = min(jobs, count)
-    with ProcessPoolExecutor(size, context, initializer=_start, initargs=(make, setting)) as pool:
+    with ProcessPoolExecutor(
+        size, context, initializer=_start, initargs=(make, setting, size)
+    ) as pool:
         running: dict[Future[Result], int] = {}
         try:
             for number in range(count):
@@ -65,8 +70,10 @@ def _finished(running: dict[Future[Result], int]) -> Iterator[tuple[int, Result]
         yield running.pop(future), future.result()
 
 
-def _start(make: Callable[[S], Worker], setting: S) -> None:
+def _start(make: Callable[[S], Worker], setting: S, size: int) -> None:
     global _worker  # noqa: PLW0603  # one per process
+    limit(cores() // size)
+    threadpool_limits(1, user_api="blas")
     _worker = make(setting)
 
 
