@@ -39,7 +39,7 @@ class Options:
     method : str
         Of measuring: auto, perturbation, gradient or reconstruction.
     jobs : int
-        Processes that perturb channels.
+        Processes that perturb channels; they share the cores.
     max_drop : float, optional
         The most quality that may be lost, in the metric; by itself: prune as far as it allows.
     metric : tuple of str

@@ -205,7 +205,7 @@ Method = Annotated[
     ),
 ]
 Jobs = Annotated[
-    int, _cutting(metavar="N", min=1, help="Processes that perturb channels, a thread each.")
+    int, _cutting(metavar="N", min=1, help="Processes that perturb channels; they share the cores.")
 ]
 Pairs = Annotated[int, _timing(metavar="N", min=2, help="Pairs of fresh sessions.")]
 Runs = Annotated[int, _timing(metavar="N", min=1, help="Timed readings per session.")]
