@@ -18,12 +18,14 @@ from onnxprune.model.view import Node
 from onnxprune.search.candidate import Candidate, Workshop, refits
 from onnxprune.selection.budget import Budget
 from onnxprune.selection.cuttable import matched
+from onnxprune.sensitivity.effort import samples_within
 from onnxprune.sensitivity.error import OutputError
 
 __all__ = ["shallower", "spared"]
 
 _TRIED = 3  # branches per round
-_SEEN = 64  # samples that branches are ranked on
+_SEEN = 64  # samples that branches are ranked on, fewer where that takes much of the time
+_FEWEST, _SHARE = 8, 0.25  # of them; of the time limit
 _BATCH = 8
 _LEAST = 0.01  # share of the budgeted quantity that a branch must hold
 _BETTER = 0.98  # of the squared error: what is given up must bring something
@@ -116,8 +118,10 @@ def _ranked(workshop: Workshop, budget: Budget) -> list[StandIn]:
     branches = find_branches(found.view, found.traces[0], found.coupling)
     if not branches:
         return []
+    limit, macs = _SHARE * workshop.options.time_limit, len(branches) * found.costs.total.macs
+    count = int(np.clip(samples_within(limit, macs), _FEWEST, _SEEN))
     seen = list(found.samples.feeds(splits.fit[:_SEEN], _BATCH))
-    held = list(found.samples.feeds(splits.select[:_SEEN], _BATCH))
+    held = list(found.samples.feeds(splits.select[:count], _BATCH))
     change = OutputError.of(found, held)
     scored = []
     for one in stand_ins(found.view, branches, seen):

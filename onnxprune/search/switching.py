@@ -22,6 +22,7 @@ from onnxprune.rewrite.repairs import UnrepresentableError
 from onnxprune.search.candidate import Candidate, Workshop, refits
 from onnxprune.selection.allocation import Allocation, Allocator
 from onnxprune.selection.switches import switches
+from onnxprune.sensitivity.effort import samples_within
 from onnxprune.sensitivity.error import OutputError
 
 __all__ = ["switched"]
@@ -29,6 +30,7 @@ __all__ = ["switched"]
 _BETTER = 0.98  # of the squared error: less is noise
 _TRIED = 96  # cut models whose output is looked at
 _ROUND = 24  # of them around one allocation
+_FEWEST = 8  # that there must be time for
 _REFITTED = 3
 _SEEN = 128  # samples that switches are looked at on
 _FITTED = 256  # samples that weights are known from
@@ -50,7 +52,7 @@ def switched(workshop: Workshop, candidate: Candidate) -> Candidate:
         The one given where no other has clearly less output error on the selection samples, or
         one that has is not as fast as is promised.
     """
-    if not (workshop.options.switches and refits(workshop)):
+    if not (workshop.options.switches and refits(workshop) and _worthwhile(workshop)):
         return candidate
     workshop.progress.stage("switches")
     # In processor time: a busy machine shall not make another model.
@@ -76,6 +78,13 @@ def switched(workshop: Workshop, candidate: Candidate) -> Candidate:
     before, after = candidate.error**0.5, found.error**0.5
     workshop.progress.note(f"switches: output change {before:.3f} -> {after:.3f} (held out)")
     return found
+
+
+def _worthwhile(workshop: Workshop) -> bool:
+    """Whether there is time to look at more than a few cut models."""
+    samples = min(len(workshop.splits.select), _SEEN)
+    one = samples * workshop.found.costs.total.macs
+    return samples_within(_WALKED * workshop.options.time_limit, one) >= _FEWEST
 
 
 class _Around:

@@ -1,9 +1,11 @@
-"""What perturbing a group takes: how much of the model lies downstream of it."""
+"""What measuring takes, by multiply-accumulates: a busy machine shall not make another model."""
 
 from onnxprune.analysis import Analysis
 from onnxprune.coupling.groups import Group
 
-__all__ = ["downstream", "effort"]
+__all__ = ["downstream", "effort", "samples_within"]
+
+_SPEED = 5e10  # multiply-accumulates that are planned per second
 
 
 def effort(found: Analysis, group: Group) -> float:
@@ -40,3 +42,16 @@ def downstream(found: Analysis, group: Group) -> float:
     names = {view.by_index[index].name for index in seen}
     below = sum(term.cost.macs for term in found.costs.terms if term.node in names)
     return 0.02 + below / max(found.costs.total.macs, 1.0)
+
+
+def samples_within(seconds: float, macs: float) -> int:
+    """Return how many samples of so many multiply-accumulates are planned for some seconds.
+
+    Parameters
+    ----------
+    seconds : float
+        A share of the time limit.
+    macs : float
+        Of one sample, over all runs that it takes part in.
+    """
+    return int(_SPEED * seconds / max(macs, 1.0))

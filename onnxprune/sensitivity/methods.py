@@ -26,7 +26,7 @@ from onnxprune.runtime.session import RUNTIME_VERSION, Feeds, Session
 from onnxprune.selection.widths import allowed_widths
 from onnxprune.sensitivity import perturbation
 from onnxprune.sensitivity.batching import samples_at_once
-from onnxprune.sensitivity.effort import downstream, effort
+from onnxprune.sensitivity.effort import downstream, effort, samples_within
 from onnxprune.sensitivity.gradient import measure as gradient
 from onnxprune.sensitivity.narrowed import measure_narrowed
 from onnxprune.sensitivity.request import Batches, Request
@@ -39,7 +39,6 @@ __all__ = ["Task", "measure_groups"]
 _FEWEST, _ENOUGH = 8, 32  # samples that channels are perturbed on: ever, and before gradients
 _SHARE = 0.5  # of the time limit that perturbing is planned to take
 _PASSES = 4  # of what lies downstream of a group, for its curve
-_SPEED = 5e10  # multiply-accumulates that curves may take per second of the time limit
 _SEEN = 32  # samples that curves are measured on at least
 
 
@@ -173,14 +172,11 @@ class Task:
         return seen
 
     def _seen(self, groups: Sequence[Group]) -> NDArray[np.int64]:
-        """Draw the samples that curves are measured on: fewer of large networks.
-
-        The clock has no say: a busy machine shall not make another model.
-        """
+        """Draw the samples that curves are measured on: fewer of large networks."""
         shares = sum(downstream(self.found, group) for group in groups)
         work = _PASSES * shares * self.found.costs.total.macs
-        most = _SPEED * self.options.time_limit / max(work, 1.0)
-        return drawn(self.splits.select, max(int(most), _SEEN), self.options.seed)
+        most = samples_within(self.options.time_limit, work)
+        return drawn(self.splits.select, max(most, _SEEN), self.options.seed)
 
     def _refitted(
         self, group: Group, gone: NDArray[np.int64], nodes: Collection[int]

@@ -152,3 +152,15 @@ def test_a_plan_of_switched_widths_is_repeated(monkeypatch):
     done = pipeline.prune(source, options)
     assert done.report.ratios.macs <= 0.6
     assert pipeline.verify(source, done.model, done.plan, Options()).ok
+
+
+def test_networks_that_take_too_long_to_run_are_left_as_they_are(shop, monkeypatch):
+    candidate = start(shop)
+    tried = []
+    monkeypatch.setattr(switching, "_walk", lambda *_: tried.append("walk") or [])
+    macs = shop.found.costs.total.macs * len(shop.splits.select)
+    for tries, walks in ((7, []), (9, ["walk"])):
+        limit = tries * macs / 5e10 / 0.25
+        shop_in_time = replace(shop, options=replace(shop.options, time_limit=limit))
+        assert switched(shop_in_time, candidate) is candidate
+        assert tried == walks
