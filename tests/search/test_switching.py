@@ -159,7 +159,7 @@ def test_networks_that_take_too_long_to_run_are_left_as_they_are(shop, monkeypat
     tried = []
     monkeypatch.setattr(switching, "_walk", lambda *_: tried.append("walk") or [])
     macs = shop.found.costs.total.macs * len(shop.splits.select)
-    for tries, walks in ((7, []), (9, ["walk"])):
+    for tries, walks in ((15, []), (17, ["walk"])):
         limit = tries * macs / 5e10 / 0.25
         shop_in_time = replace(shop, options=replace(shop.options, time_limit=limit))
         assert switched(shop_in_time, candidate) is candidate
