@@ -17,7 +17,7 @@ __all__ = ["allowed", "cores", "limit", "one_blas_thread"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MOST = 16  # further ones mostly wait for memory
+_MOST = 8  # further ones mostly wait for memory, and cost every small session
 
 _limit = _MOST
 

@@ -30,7 +30,7 @@ def test_a_session_takes_no_more_than_it_may(monkeypatch):
     assert threads.allowed() == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert threads.allowed() == 6
-    monkeypatch.setattr(threads, "_limit", 16)
+    monkeypatch.setattr(threads, "_limit", 8)
     threads.limit(3)
     assert threads.allowed() == 3
     threads.limit(0)
