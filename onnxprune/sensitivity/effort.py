@@ -28,7 +28,8 @@ def downstream(found: Analysis, group: Group) -> float:
     group : Group
     """
     view = found.view
-    waiting = [member.axis.value for member in group.members]
+    values = dict.fromkeys(member.axis.value for member in group.members)
+    waiting = [value for value in values if not view.is_constant(value)]
     seen: set[int] = set()
     while waiting:
         for edge in view.consumers.get(waiting.pop(), ()):
