@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.bench.clock import opened
 from onnxprune.runtime.session import Feeds, Session
 
 __all__ = ["WARM_UP_RUNS", "Readings", "Round", "Stopwatch"]
@@ -65,7 +66,7 @@ class Stopwatch:
         start = time.perf_counter()
         count = len(self.models)
         sessions = {
-            int(i): Session(self.models[i], threads=threads, provider=self.provider)
+            int(i): opened(self.models[i], threads=threads, provider=self.provider)
             for i in self.rng.permutation(count)
         }
         warm = [self._warm_up(sessions[i], self.feeds[i], share / 4 / count) for i in range(count)]

@@ -7,12 +7,12 @@ from itertools import product
 
 import numpy as np
 
-from onnxprune.bench.clock import QUIET, clock_of, read
+from onnxprune.bench.clock import QUIET, clock_of, opened, read
 from onnxprune.bench.operators import Operator
 from onnxprune.bench.steps import stairs
 from onnxprune.bench.table import Entry, LatencyTable, Pays
 from onnxprune.progress import Progress
-from onnxprune.runtime.session import RunFailedError, Session
+from onnxprune.runtime.session import RunFailedError
 
 __all__ = ["Timer", "fill", "operator_timer"]
 
@@ -46,7 +46,7 @@ def operator_timer(threads: int, provider: str) -> Timer:
         readers = []
         for copies in (_SHORT, _LONG):
             model, feeds = operator.chain(copies)
-            session = Session(model, threads=threads, provider=provider)
+            session = opened(model, threads=threads, provider=provider)
             read(session, feeds, now, _READING)
             readers.append((session, feeds))
         turns: list[list[float]] = []

@@ -252,7 +252,7 @@ class Clock:
                 clock.now += clock.seconds[self.model] / self.threads
                 clock.log.append((feeds, self.model, self.threads))
 
-        monkeypatch.setattr(reading, "Session", Session)
+        monkeypatch.setattr(reading, "opened", Session)
         clocks = {"perf_counter": lambda: self.now} | dict.fromkeys(
             ("perf_counter_ns", "process_time_ns"), lambda: round(self.now * 1e9)
         )
