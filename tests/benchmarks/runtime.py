@@ -11,6 +11,7 @@ matrix products as numpy and scipy take by themselves, and with one: wall time, 
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 from gradient import mobilenet2, resnet18, seconds, transformer
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     print(f"onnxruntime {RUNTIME_VERSION}")
-    for line in (*sessions(rounds), *products(rounds)):
+    for line in chain(sessions(rounds), products(rounds)):
         print(line, flush=True)
 
 
