@@ -2,7 +2,7 @@
 
 Onnxruntime's threads sleep when they wait, and compute the same however many they are. numpy and
 scipy bring a BLAS each, and the threads of the one that waits keep the cores from the other's: with
-two threads each, a run on two cores took three times as long as with one.
+two threads each, a run on two cores takes two to three times as long as with one.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Weights beside a model: handed to onnxruntime as they lie in memory, not written into it.
 
-A session of a model of many weights is made in a third of the time, and protobuf's limit of 2 GiB
-does not count what lies beside it.
+A session of a model of many weights is made in less than half the time, and protobuf's limit of
+2 GiB does not count what lies beside it.
 """
 
 from collections.abc import Mapping
