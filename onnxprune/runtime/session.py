@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxprune.errors import UsageError
 from onnxprune.model.scopes import values_read
 from onnxprune.runtime.threads import allowed
-from onnxprune.runtime.weights import Weights, apart, hand_over
+from onnxprune.runtime.weights import Weights, apart
 
 __all__ = [
     "RUNTIME_VERSION",
@@ -198,11 +198,12 @@ class Session:
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         )
-        self._weights: Weights = {}
+        self._weights: Weights = {}  # onnxruntime reads them as long as the session lives
         try:
             if isinstance(model, onnx.ModelProto):
                 light, self._weights = apart(model)
-                hand_over(self._weights, options)
+                values = [ort.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
+                options.add_external_initializers(list(self._weights), values)
                 model = light.SerializeToString()
             self._session = _open(model, options, provider)
         except Exception as error:  # onnxruntime raises many unrelated types

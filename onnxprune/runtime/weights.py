@@ -8,18 +8,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from onnxprune.model.scopes import values_read
 
-__all__ = ["Weights", "apart", "hand_over"]
+__all__ = ["Weights", "apart"]
 
 Weights = Mapping[str, NDArray[np.generic]]
 
-_LEAST = 4096  # bytes; smaller ones may be shapes, which onnxruntime wants to read early
+_LEAST = 1 << 16  # bytes; to hand smaller ones over takes longer than to write them in
 _KINDS: dict[int, np.dtype[np.generic]] = {
     helper.np_dtype_to_tensor_dtype(np.dtype(kind)): np.dtype(kind)
     for kind in ("f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?")
@@ -37,30 +36,26 @@ def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Weights]:
     Returns
     -------
     ModelProto
-        What is missing is marked as stored elsewhere.
+        What is missing is marked as stored elsewhere; the one given where nothing is.
     dict of name to array
     """
+    # onnxruntime drops what nothing reads before it looks for what lies elsewhere.
+    large = {tensor.name for tensor in model.graph.initializer if _large(tensor)}
+    read = large and {name for node in model.graph.node for name in values_read(node)}
+    moved = large & (read | {value.name for value in model.graph.output})
+    if not moved:
+        return model, {}
     light, weights = onnx.ModelProto(), {}
     _copy(model, light, "graph")
     _copy(model.graph, light.graph, "initializer")
-    # onnxruntime drops what nothing reads before it looks for what lies elsewhere.
-    read = {value.name for value in model.graph.output}
-    read.update(name for node in model.graph.node for name in values_read(node))
     for tensor in model.graph.initializer:
-        array = _array(tensor) if tensor.name in read else None
-        if array is None:
-            light.graph.initializer.add().CopyFrom(tensor)
-        else:
-            weights[tensor.name] = array
+        if tensor.name in moved:
+            array = np.frombuffer(tensor.raw_data, _KINDS[tensor.data_type])
+            weights[tensor.name] = array.reshape(tuple(tensor.dims))
             _mark(light.graph.initializer.add(), tensor, array.nbytes)
+        else:
+            light.graph.initializer.add().CopyFrom(tensor)
     return light, weights
-
-
-def hand_over(weights: Weights, options: ort.SessionOptions) -> None:
-    """Let a session that is made with these options find weights; they must outlive it."""
-    if weights:
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        options.add_external_initializers(list(weights), values)
 
 
 def _copy(source: Message, target: Message, without: str) -> None:
@@ -76,15 +71,13 @@ def _copy(source: Message, target: Message, without: str) -> None:
             setattr(target, field.name, value)
 
 
-def _array(tensor: TensorProto) -> NDArray[np.generic] | None:
-    """Return a large tensor's values where they lie in it as numpy has them."""
+def _large(tensor: TensorProto) -> bool:
+    """Whether a tensor is worth moving, and its values lie in it as numpy has them."""
     kind = _KINDS.get(tensor.data_type)
     if kind is None or tensor.data_location == TensorProto.EXTERNAL:
-        return None
-    raw = tensor.raw_data
-    if len(raw) < _LEAST or len(raw) != kind.itemsize * int(np.prod(tensor.dims)):
-        return None
-    return np.frombuffer(raw, kind).reshape(tuple(tensor.dims))
+        return False
+    size = kind.itemsize * int(np.prod(tensor.dims))
+    return size >= _LEAST and len(tensor.raw_data) == size
 
 
 def _mark(entry: TensorProto, tensor: TensorProto, length: int) -> None:

@@ -13,10 +13,7 @@ lose says nothing about trained ones; it shows that the refit works at this size
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +21,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from process import command
 from shared_data import shared_networks
 from torch import nn
 
@@ -112,24 +110,20 @@ def row(name: str, macs: float, samples: int, folder: Path) -> str:
     np.savez(folder / "data.npz", x=data)
     export(name, data, folder / "in.onnx")
     report = folder / "report.json"
-    command = [
-        sys.executable, "-m", "onnxprune", "run", str(folder / "in.onnx"), str(folder / "out.onnx"),
-        "--data", str(folder / "data.npz"), "--macs", str(macs), "--force", "--json", str(report),
+    spent = command([
+        "run", str(folder / "in.onnx"), str(folder / "out.onnx"), "--data",
+        str(folder / "data.npz"), "--macs", str(macs), "--force", "--json", str(report),
         "--quiet", "--metric", "relative_l2",
-    ]  # fmt: skip
-    begun = time.perf_counter()
-    started = subprocess.Popen(command)
-    _, status, used = os.wait4(started.pid, 0)
-    spent = time.perf_counter() - begun
-    if status:
+    ])  # fmt: skip
+    if spent is None:
         return f"{name:10} failed"
     found = json.loads(report.read_text())
     size, drop = found["before"]["params"] / 1e6, found["drop"]
     return (
         f"{name:10} {size:6.1f} {found['after']['macs'] / found['before']['macs']:6.3f}"
         f" {drop['before_recovery']:8.3f} {drop['value']:8.3f}"
-        f" {found['ratios']['latency']:8.3f} {spent:7.0f} s"
-        f" {used.ru_utime + used.ru_stime:7.0f} s {used.ru_maxrss / 2**20:6.1f} GiB"
+        f" {found['ratios']['latency']:8.3f} {spent.wall:7.0f} s"
+        f" {spent.cpu:7.0f} s {spent.memory:6.1f} GiB"
     )
 
 

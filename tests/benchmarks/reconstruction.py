@@ -11,14 +11,13 @@ the way; times and the largest memory are those that the system counts for it.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
+from process import command
 from shared_data import shared_networks
 
 from onnxprune.runtime.session import RUNTIME_VERSION, Session
@@ -54,21 +53,18 @@ def cases(folder: Path, samples: int) -> Iterator[tuple[str, Path, Path]]:
 def row(name: str, model: Path, data: Path, samples: int, folder: Path) -> str:
     """Measure one network."""
     report = folder / "report.json"
-    command = [
-        sys.executable, "-m", "onnxprune", "sensitivity", str(model), "--data", str(data),
-        "--samples", str(samples), "--method", "reconstruction", "--time-limit", "7200",
-        "--json", str(report), "--quiet",
-    ]  # fmt: skip
-    started = subprocess.Popen(command)
-    _, status, used = os.wait4(started.pid, 0)
-    if status:
+    spent = command([
+        "sensitivity", str(model), "--data", str(data), "--samples", str(samples), "--method",
+        "reconstruction", "--time-limit", "7200", "--json", str(report), "--quiet",
+    ])  # fmt: skip
+    if spent is None:
         return f"{name:20} failed"
     groups = json.loads(report.read_text())["groups"]
     rebuilt = [g for g in groups if g["method"] == "reconstruction"]
     return (
         f"{name:20} {samples:7d} {len(rebuilt):3d}/{len(groups):<3d}"
         f" {max(g['channels'] for g in rebuilt):7d}"
-        f" {used.ru_utime + used.ru_stime:8.0f} s {used.ru_maxrss / 2**20:6.1f} GiB"
+        f" {spent.cpu:8.0f} s {spent.memory:6.1f} GiB"
     )
 
 

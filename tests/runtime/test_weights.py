@@ -10,16 +10,16 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.weights import apart
 
-ROWS = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+ROWS = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
 
 
 def weight(kind=np.float32, name="w"):
-    values = np.random.default_rng(1).integers(-9, 9, (64, 64)).astype(kind)
+    values = np.random.default_rng(1).integers(-9, 9, (256, 256)).astype(kind)
     return numpy_helper.from_array(values, name)
 
 
 def model(nodes, weights, inputs=(), outputs=("y",)):
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 64])
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 256])
     made = [onnx.ValueInfoProto(name=name) for name in outputs]
     graph = helper.make_graph(nodes, "net", [given, *inputs], made, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -48,7 +48,7 @@ def test_a_session_finds_weights_of_every_kind(kind):
 
 
 def test_what_numpy_does_not_have_stays_in_the_model():
-    half = helper.make_tensor("w", TensorProto.BFLOAT16, [64, 64], np.ones(64 * 64), raw=False)
+    half = helper.make_tensor("w", TensorProto.BFLOAT16, [256, 256], np.ones(256 * 256), raw=False)
     cast = helper.make_node("Cast", ["w"], ["c"], to=TensorProto.FLOAT)
     net = model([cast, product("c")], [half])
     assert not apart(net)[1]
@@ -56,7 +56,7 @@ def test_what_numpy_does_not_have_stays_in_the_model():
 
 
 def test_small_ones_stay_in_the_model():
-    small = numpy_helper.from_array(np.ones(64, np.float32), "w")
+    small = numpy_helper.from_array(np.ones(256, np.float32), "w")
     assert not apart(model([product()], [small]))[1]
 
 
@@ -75,10 +75,10 @@ def test_a_weight_may_be_an_output_or_be_read_in_a_body_only():
 
 
 def test_a_weight_that_may_be_fed_is_fed():
-    given = helper.make_tensor_value_info("w", TensorProto.FLOAT, [64, 64])
+    given = helper.make_tensor_value_info("w", TensorProto.FLOAT, [256, 256])
     net = model([product()], [weight()], [given])
     same(net)
-    same(net, {"w": np.eye(64, dtype=np.float32)})
+    same(net, {"w": np.eye(256, dtype=np.float32)})
 
 
 def test_the_model_stays_as_it_is():
